@@ -1,0 +1,3 @@
+"""Models. Importing this package registers them all."""
+
+from . import backbones, decode_heads, losses, necks, segmentors  # noqa: F401

@@ -1,0 +1,41 @@
+"""Child registries of mmsegmentation's, scope ``mmseg_beit``.
+
+Inside the scope our classes win over mmseg's of the same name (``BEiT``, ``EncoderDecoder``, ...), and every type that
+mmseg, mmcv or mmengine registers stays reachable by its plain name. A config enters the scope with
+``default_scope = 'mmseg_beit'``; mmengine then imports this module by itself, and a registry imports the modules in its
+``locations`` when it is first asked for a class.
+"""
+
+from mmengine.registry import Registry
+from mmseg import registry as mmseg_registry
+
+__all__ = [
+    'DATASETS',
+    'HOOKS',
+    'LOOPS',
+    'METRICS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'PARAM_SCHEDULERS',
+    'TRANSFORMS',
+    'VISUALIZERS',
+]
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope='mmseg_beit', locations=list(locations))
+
+
+MODELS = _child('model', mmseg_registry.MODELS, 'mmseg_beit.models')
+DATASETS = _child('dataset', mmseg_registry.DATASETS, 'mmseg_beit.datasets')
+TRANSFORMS = _child('transform', mmseg_registry.TRANSFORMS, 'mmseg_beit.datasets.transforms')
+HOOKS = _child('hook', mmseg_registry.HOOKS, 'mmseg_beit.engine.hooks')
+LOOPS = _child('loop', mmseg_registry.LOOPS, 'mmseg_beit.engine')
+OPTIM_WRAPPERS = _child('optim wrapper', mmseg_registry.OPTIM_WRAPPERS, 'mmseg_beit.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'optimizer wrapper constructor', mmseg_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'mmseg_beit.engine'
+)
+PARAM_SCHEDULERS = _child('parameter scheduler', mmseg_registry.PARAM_SCHEDULERS, 'mmseg_beit.engine')
+METRICS = _child('metric', mmseg_registry.METRICS, 'mmseg_beit.evaluation')
+VISUALIZERS = _child('visualizer', mmseg_registry.VISUALIZERS, 'mmseg_beit.visualization')
