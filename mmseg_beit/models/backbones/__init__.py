@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .beit import BEiT
+
+__all__ = ['BEiT']

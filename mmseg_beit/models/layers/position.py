@@ -161,7 +161,9 @@ def resize_absolute_position(
     """
     src_grid, dst_grid = tuple(src_grid), tuple(dst_grid)
     if pos_embed.shape[1] != num_prefix + src_grid[0] * src_grid[1]:
-        raise ValueError(f'{pos_embed.shape[1]} position embeddings do not fit the grid {src_grid} and {num_prefix} more')
+        raise ValueError(
+            f'{pos_embed.shape[1]} position embeddings do not fit the grid {src_grid} and {num_prefix} more'
+        )
     if src_grid == dst_grid:
         return pos_embed
     prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
