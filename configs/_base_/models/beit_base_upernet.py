@@ -1,18 +1,17 @@
 # BEiT-B with UperNet and an auxiliary FCN head, for ADE20K's 150 classes (86M backbone, 163M in all).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
-data_preprocessor = dict(
-    type='SegDataPreProcessor',
-    # ImageNet's statistics: the official segmentation recipes use them, though v1's own pre-training used 0.5 / 0.5.
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_val=0,
-    seg_pad_val=255,
-    size=(512, 512),
-)
 model = dict(
     type='EncoderDecoder',
-    data_preprocessor=data_preprocessor,
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        # ImageNet's statistics: the official segmentation recipes use them, though v1's own pre-training used 0.5 / 0.5.
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(512, 512),
+    ),
     backbone=dict(
         type='BEiT',
         img_size=(512, 512),
