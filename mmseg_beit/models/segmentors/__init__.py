@@ -1,0 +1,5 @@
+"""Segmentors."""
+
+from .encoder_decoder import EncoderDecoder
+
+__all__ = ['EncoderDecoder']
