@@ -20,7 +20,8 @@ class MissingFileError(InputError, FileNotFoundError):
         return ValueError.__str__(self)
 
 
-# What mmengine's builder puts before the message of a constructor that failed: "class `BEiT` in mmseg_beit/.../beit.py: ".
+# What mmengine's builder puts before the message of a constructor that failed: "class `BEiT` in mmseg_beit/.../beit.py:
+# ".
 _BUILDER_PREFIX = re.compile(r'^(?:class `\w+` in [\w./\\-]+\.py: )+')
 # What torch puts before the message of an error that was raised in a data loader's worker process.
 _WORKER_PREFIX = re.compile(r'^Caught (\w+) in .*?Original Traceback.*?\n(?:[\w.]*\.)?\1: ', re.DOTALL)
@@ -37,7 +38,7 @@ def sentence(error: BaseException) -> str:
     """
     text = str(error).strip()
     if match := _WORKER_PREFIX.match(text):
-        text = text[match.end():]
+        text = text[match.end() :]
     text = _BUILDER_PREFIX.sub('', text)
     return ' '.join(text.split())
 

@@ -1,8 +1,8 @@
 """Layer-wise learning-rate decay.
 
-The groups are those of the official code (microsoft/unilm, ``beit/semantic_segmentation/mmcv_custom``): the learning rate of
-a parameter is scaled by ``layer_decay_rate`` to the power of its distance from the head. The backbone says at which depth a
-parameter sits; this module only multiplies.
+The groups are those of the official code (microsoft/unilm, ``beit/semantic_segmentation/mmcv_custom``): the learning
+rate of a parameter is scaled by ``layer_decay_rate`` to the power of its distance from the head. The backbone says at
+which depth a parameter sits; this module only multiplies.
 """
 
 from mmengine.logging import print_log
@@ -23,13 +23,16 @@ class LayerDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: Config of the optimizer wrapper; its optimizer needs ``lr``.
         paramwise_cfg: ``layer_decay_rate`` (or ``decay_rate``): the factor from one layer to the one below, in (0, 1].
             ``num_layers``: the backbone's depth, read from the model when absent. ``no_decay``: which parameters get no
-            weight decay. ``'official'`` (default): vectors and biases; ``'model'``: also the backbone's own list (tokens and
-            position tables). ``decay_type``: accepted for mmseg's configs, ``layer_wise`` or ``layer_wise_vit``.
+            weight decay. ``'official'`` (default): vectors and biases; ``'model'``: also the backbone's own list
+            (tokens and position tables). ``decay_type``: accepted for mmseg's configs, ``layer_wise`` or
+            ``layer_wise_vit``.
 
-    The model has a ``backbone`` or is one; the backbone tells ``layer_id(name)``, ``num_layers`` and ``no_weight_decay()``.
+    The model has a ``backbone`` or is one; the backbone tells ``layer_id(name)``, ``num_layers`` and
+    ``no_weight_decay()``.
 
     NOTE(reference): the official code means to leave class token and position tables undecayed, but tests names without
-    their ``backbone.`` prefix and so decays them; published results were trained that way. ``no_decay='model'`` mends it.
+    their ``backbone.`` prefix and so decays them; published results were trained that way. ``no_decay='model'`` mends
+    it.
 
     Raises:
         InputError: A key or value is unknown, or the backbone tells no depths.

@@ -15,7 +15,7 @@ from mmseg_beit.models.layers import (
 
 
 def indexed_bias(table: torch.Tensor, h: int, w: int) -> torch.Tensor:
-    """The definition, pair by pair: row (dy + h - 1)(2w - 1) + dx + w - 1 for query minus key, then the class token's."""
+    """The definition, pair by pair: row (dy + h - 1)(2w - 1) + dx + w - 1 for query minus key, then three more."""
     rows = table.shape[0]
     index = np.empty((1 + h * w, 1 + h * w), dtype=int)
     for q in range(h * w):

@@ -1,8 +1,9 @@
-"""BEiT and BEiT v2 (arXiv:2106.08254, arXiv:2208.06366): one backbone for segmentation, classification and pre-training.
+"""BEiT and BEiT v2 (arXiv:2106.08254, arXiv:2208.06366), for segmentation, classification and pre-training.
 
-Argument and parameter names are mmsegmentation's, so that its checkpoints load strictly and its configs run with the type
-switched. v1 and v2 share the architecture. The variants: a relative position table for each layer (fine-tuning), one for
-all (pre-training) or none; absolute position embeddings (the paper's SETR-PUP experiments); layer scale or none.
+Argument and parameter names are mmsegmentation's, so that its checkpoints load strictly and its configs run with the
+type switched. v1 and v2 share the architecture. The variants: a relative position table for each layer (fine-tuning),
+one for all (pre-training) or none; absolute position embeddings (the paper's SETR-PUP experiments); layer scale or
+none.
 
 Any input whose sides are multiples of the patch size works: position tables are resized to its grid.
 
@@ -32,8 +33,8 @@ class BEiT(BaseModule):
     """BEiT backbone.
 
     Args:
-        img_size: Image side or (height, width) in pixels that the position tables are made for; inputs of other sizes get
-            resized tables.
+        img_size: Image side or (height, width) in pixels that the position tables are made for; inputs of other sizes
+            get resized tables.
         patch_size: Side of a patch in pixels.
         in_channels: Image channels.
         embed_dims: Width D.
@@ -51,15 +52,15 @@ class BEiT(BaseModule):
         num_fcs: Linear layers of the MLP.
         norm_eval: Keeps normalisations in evaluation mode during training (mmseg's argument; layer norms do not mind).
         pretrained: Checkpoint to start from (mmseg's old form of ``init_cfg``).
-        init_values: Start value of the layer scales; ``None`` for no layer scale. NOTE(reference): 0 means zero scales, as
-            in the official segmentation code; the official classifier takes it for no layer scale.
+        init_values: Start value of the layer scales; ``None`` for no layer scale. NOTE(reference): 0 means zero scales,
+            as in the official segmentation code; the official classifier takes it for no layer scale.
         rel_pos: Relative position tables: ``layer``, ``shared`` (one for all layers) or ``none``.
         use_abs_pos: Adds absolute position embeddings to the tokens.
         use_mask_token: Makes the token that stands for masked patches.
-        out_type: ``featmap``: a map (B, D, h, w) for each of ``out_indices``; ``tokens``: (B, N, D) for each; ``pooled``:
-            (B, D) for each.
-        pooling: What ``pooled`` means: ``mean`` of the patch tokens, then normalised (the official classifiers), or ``cls``,
-            the class token.
+        out_type: ``featmap``: a map (B, D, h, w) for each of ``out_indices``; ``tokens``: (B, N, D) for each;
+            ``pooled``: (B, D) for each.
+        pooling: What ``pooled`` means: ``mean`` of the patch tokens, then normalised (the official classifiers), or
+            ``cls``, the class token.
         with_cp: Recomputes each layer in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation config; ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint.
 
@@ -243,7 +244,7 @@ class BEiT(BaseModule):
         self._is_init = True
 
     def layer_id(self, name: str) -> int:
-        """Depth of a parameter for layer decay: 0 for the embeddings, i + 1 for layer i, ``num_layers + 1`` for the rest.
+        """Depth of a parameter for layer decay: 0 for the embeddings, i + 1 for layer i, one more for the rest.
 
         Args:
             name: The parameter's name within the backbone.
@@ -257,7 +258,7 @@ class BEiT(BaseModule):
         return self.num_layers + 1
 
     def no_weight_decay(self) -> set[str]:
-        """Names within the backbone of the parameters that the model wants undecayed: its tokens and position tables."""
+        """Names within the backbone of the parameters that the model wants undecayed: tokens and position tables."""
         kinds = ('cls_token', 'mask_token', 'pos_embed', 'relative_position_bias_table')
         return {name for name, _ in self.named_parameters() if name.rpartition('.')[2] in kinds}
 
@@ -293,6 +294,7 @@ def _layer_indices(out_indices: int | Sequence[int], num_layers: int) -> list[in
     indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
     if any(not -num_layers <= i < num_layers for i in indices) or not indices:
         raise InputError(
-            f'backbone.out_indices={tuple(indices)} does not fit num_layers={num_layers}: use indices 0..{num_layers - 1}'
+            f'backbone.out_indices={tuple(indices)} does not fit num_layers={num_layers}: '
+            f'use indices 0..{num_layers - 1}'
         )
     return sorted(i % num_layers for i in indices)

@@ -1,7 +1,7 @@
 """Multi-head self-attention with a relative position bias (BEiT, section 2.3), and where that bias is kept.
 
-Parameter names are mmsegmentation's (``qkv``, ``q_bias``, ``v_bias``, ``relative_position_bias_table``, ``proj``), so its
-checkpoints load unchanged. The key has no bias: softmax over keys cancels it.
+Parameter names are mmsegmentation's (``qkv``, ``q_bias``, ``v_bias``, ``relative_position_bias_table``, ``proj``), so
+its checkpoints load unchanged. The key has no bias: softmax over keys cancels it.
 
 Shape suffixes: B images, N tokens (class token first), D width, n heads, d head width.
 """

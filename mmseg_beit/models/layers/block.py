@@ -34,6 +34,7 @@ class DropPath(nn.Module):
         return x * ((keep_prob + draw).floor() / keep_prob)
 
     def extra_repr(self) -> str:
+        """The drop probability, for printing."""
         return f'drop_prob={self.drop_prob:g}'
 
 

@@ -1,13 +1,14 @@
 """Position tables: resizing to another grid, and the relative position bias of a grid.
 
-A relative position table holds one value per head for every offset between two patches of an h x w grid, then three rows
-that involve the class token: class token to patch, patch to class token, class token to itself (BEiT, section 2.3 of the
-paper; the row order is the official code's).
+A relative position table holds one value per head for every offset between two patches of an h x w grid, then three
+rows that involve the class token: class token to patch, patch to class token, class token to itself (BEiT, section 2.3
+of the paper; the row order is the official code's).
 
-Resizing follows the official segmentation code (microsoft/unilm, ``beit/semantic_segmentation``): old offsets are placed at
-a geometric progression, so that near offsets keep their values and far ones are stretched, then read at unit steps by an
-interpolating bicubic spline. The official code calls SciPy's ``interp2d``, which is gone; on a regular grid that was the
-tensor-product not-a-knot spline, so here it is two small matrices, one for each axis, which also makes it differentiable.
+Resizing follows the official segmentation code (microsoft/unilm, ``beit/semantic_segmentation``): old offsets are
+placed at a geometric progression, so that near offsets keep their values and far ones are stretched, then read at unit
+steps by an interpolating bicubic spline. The official code calls SciPy's ``interp2d``, which is gone; on a regular grid
+that was the tensor-product not-a-knot spline, so here it is two small matrices, one for each axis, which also makes it
+differentiable.
 
 NOTE(reference): the official code handles square grids only; here each axis has its own progression.
 """
@@ -39,7 +40,7 @@ def square_grid(num_rows: int) -> Grid | None:
 
 
 def _geometric_ratio(num_steps: int, reach: int) -> float:
-    """Ratio q in [1.01, 1.5] with 1 + q + ... + q^(num_steps - 1) = reach, by bisection to 1e-6 like the official code."""
+    """Ratio q in [1.01, 1.5] with 1 + q + ... + q^(num_steps - 1) = reach, by bisection like the official code."""
     low, high = 1.01, 1.5
     ratio = high
     while high - low > 1e-6:
@@ -175,9 +176,9 @@ def resize_absolute_position(
 class _ToeplitzBias(torch.autograd.Function):
     """Table (R, n) of an (h, w) grid to bias (n, 1 + h w, 1 + h w), without an index tensor.
 
-    The bias between patches depends on (y_query - y_key, x_query - x_key) only: it is Toeplitz in y, and each of its blocks
-    is Toeplitz in x. So the blocks of all 2h - 1 row offsets are made once, (n, 2h - 1, w, w), and each query row copies its
-    run of h of them. The backward pass adds the runs up, then sums each block's diagonals: no scatter.
+    The bias between patches depends on (y_query - y_key, x_query - x_key) only: it is Toeplitz in y, and each of its
+    blocks is Toeplitz in x. So the blocks of all 2h - 1 row offsets are made once, (n, 2h - 1, w, w), and each query
+    row copies its run of h of them. The backward pass adds the runs up, then sums each block's diagonals: no scatter.
     """
 
     @staticmethod
@@ -211,8 +212,8 @@ class _ToeplitzBias(torch.autograd.Function):
         block_grad = grad_bias.new_zeros(num_heads, 2 * h - 1, w, w, dtype=exact)
         for y in range(h):
             block_grad[:, h - 1 - y : 2 * h - 1 - y] += patch_grad[:, y].transpose(1, 2)
-        # Diagonals: row x of a flipped block holds the offsets x .. x + w - 1. Padding rows to 2w and reading them back at
-        # 2w - 1 moves row x to column x, so that equal offsets stand below each other.
+        # Diagonals: row x of a flipped block holds the offsets x .. x + w - 1. Padding rows to 2w and reading them back
+        # at 2w - 1 moves row x to column x, so that equal offsets stand below each other.
         sheared = F.pad(block_grad.flip(3), (0, w)).flatten(2)[..., : w * (2 * w - 1)].unflatten(2, (w, 2 * w - 1))
         offsets_grad = sheared.sum(2).flip(1).flatten(1).t()
         cls_grad = torch.stack(

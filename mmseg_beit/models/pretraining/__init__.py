@@ -1,0 +1,1 @@
+"""Pre-training: tokenizers and masked image modelling."""

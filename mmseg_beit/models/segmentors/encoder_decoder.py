@@ -1,8 +1,8 @@
 """Backbone, neck and heads as one segmentor that takes images of any size.
 
 mmseg's ``EncoderDecoder`` with three differences in inference: inputs are padded to multiples of the patch size and the
-logits cropped back; sliding windows go through the network in batches; windows add to their place instead of to a padded
-copy of the whole image. With the same weights and sizes the logits are mmseg's to rounding.
+logits cropped back; sliding windows go through the network in batches; windows add to their place instead of to a
+padded copy of the whole image. With the same weights and sizes the logits are mmseg's to rounding.
 """
 
 import torch
@@ -21,8 +21,8 @@ class EncoderDecoder(MMSegEncoderDecoder):
     """Segmentor for images of any size.
 
     Takes the arguments of mmseg's ``EncoderDecoder``. ``test_cfg`` holds ``mode`` (``whole`` or ``slide``) and for
-    ``slide`` also ``crop_size`` and ``stride``, each (height, width) in pixels, and ``window_batch_size``, the number of
-    windows that go through the network at once (default 4: less memory when smaller, the same logits).
+    ``slide`` also ``crop_size`` and ``stride``, each (height, width) in pixels, and ``window_batch_size``, the number
+    of windows that go through the network at once (default 4: less memory when smaller, the same logits).
 
     Raises:
         InputError: ``test_cfg`` is not usable.
