@@ -24,7 +24,8 @@ __all__ = [
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope='mmseg_beit', locations=list(locations))
+    # A registry looks a name up in its parents without importing the parents' modules: mmseg's are imported with ours.
+    return Registry(name, parent=parent, scope='mmseg_beit', locations=[*parent._locations, *locations])
 
 
 MODELS = _child('model', mmseg_registry.MODELS, 'mmseg_beit.models')

@@ -1,5 +1,5 @@
 # What every config shares: scope, environment, logging, checkpoints. A config overrides single fields of it.
-default_scope = 'mmseg_beit'  # our classes win, every type of mmseg, mmcv and mmengine stays reachable by its plain name
+default_scope = 'mmseg_beit'  # our classes win; all types of mmseg, mmcv and mmengine keep their plain names
 
 env_cfg = dict(
     cudnn_benchmark=True,  # crops have one size in training; in evaluation windows do

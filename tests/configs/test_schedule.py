@@ -1,7 +1,7 @@
 """The learning rate of every ADE20K config, against the official rule restated.
 
-The official recipes ran on mmcv 1.x, whose hook sets, before iteration i, the linear decay to zero of power 1 and, while
-i < warm-up, multiplies that same iteration's decayed value by the warm-up factor.
+The official recipes ran on mmcv 1.x. Its hook sets, before iteration i, the decay to zero of power 1 and, while i is
+below the warm-up, multiplies that same iteration's decayed value by the warm-up factor.
 """
 
 import json

@@ -20,8 +20,8 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# Six scales times two flips. NOTE(reference): the short side is ratio x 512 but never below the crop, so the three ratios
-# up to 1.0 give the same picture and weigh three times in the mean, as in the published multi-scale numbers.
+# Six scales times two flips. NOTE(reference): the short side is ratio x 512 but never below the crop, so the three
+# ratios up to 1.0 give the same picture and weigh three times in the mean, as in the published multi-scale numbers.
 tta_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),

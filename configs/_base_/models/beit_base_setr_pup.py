@@ -1,6 +1,6 @@
 # BEiT-B with SETR-PUP as in the BEiT paper: a plain ViT (absolute positions, no relative position bias, no layer scale)
-# under a head that upsamples x2 four times, with three auxiliary heads. NOTE(paper): it names no auxiliary layers; blocks
-# 4, 7 and 9 are those of SETR's own base-sized config, two x4 stages each as in SETR's and mmseg's ADE20K configs.
+# under a head that upsamples x2 four times, with three auxiliary heads. NOTE(paper): it names no auxiliary layers;
+# blocks 4, 7 and 9 are those of SETR's own base-sized config, two x4 stages each as in SETR's and mmseg's for ADE20K.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 auxiliary = dict(
     type='SETRUPHead',

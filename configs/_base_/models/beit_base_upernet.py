@@ -4,7 +4,7 @@ model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
-        # ImageNet's statistics: the official segmentation recipes use them, though v1's own pre-training used 0.5 / 0.5.
+        # ImageNet's statistics: the official segmentation recipes use them, though v1's pre-training used 0.5 / 0.5.
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
