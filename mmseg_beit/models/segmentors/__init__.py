@@ -1,5 +1,6 @@
 """Segmentors."""
 
 from .encoder_decoder import EncoderDecoder
+from .tta import SegTTAModel
 
-__all__ = ['EncoderDecoder']
+__all__ = ['EncoderDecoder', 'SegTTAModel']
