@@ -56,17 +56,16 @@ def test_shared_table_equals_the_same_table_in_every_layer():
 
 
 def test_kept_bias_follows_the_weights_and_the_grid():
-    model = tiny()
-    attn = model.layers[0].attn
+    attn = tiny().layers[0].attn
     table = attn.relative_position_bias_table
     with torch.no_grad():
-        first = attn._kept(table, (4, 4), (4, 4), torch.float32)
-        assert attn._kept(table, (4, 4), (4, 4), torch.float32) is first
+        first = attn.bias_for((4, 4), torch.float32)
+        assert attn.bias_for((4, 4), torch.float32) is first
         table.mul_(2)
-        torch.testing.assert_close(attn._kept(table, (4, 4), (4, 4), torch.float32), 2 * first)
+        torch.testing.assert_close(attn.bias_for((4, 4), torch.float32), 2 * first)
         table.data = torch.ones_like(table)
-        assert (attn._kept(table, (4, 4), (4, 4), torch.float32) == 1).all()
-        assert attn._kept(table, (4, 4), (5, 3), torch.bfloat16).shape == (4, 16, 16)
+        assert (attn.bias_for((4, 4), torch.float32) == 1).all()
+        assert attn.bias_for((5, 3), torch.bfloat16).shape == (4, 16, 16)
 
 
 def test_bias_kept_in_inference_mode_serves_a_later_training_step():
@@ -85,8 +84,8 @@ def test_copies_do_not_share_the_kept_bias():
     model = tiny()
     with torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
-    assert copy.deepcopy(model).layers[0].attn._kept._bias is None
-    assert pickle.loads(pickle.dumps(model.layers[0].attn))._kept._bias is None
+    assert copy.deepcopy(model).layers[0].attn._kept is None
+    assert pickle.loads(pickle.dumps(model.layers[0].attn))._kept is None
 
 
 def test_mask_token_replaces_exactly_the_masked_patches():
@@ -184,4 +183,4 @@ def test_bias_of_the_backbone_is_the_tables():
     attn = model.layers[0].attn
     with torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
-    torch.testing.assert_close(attn._kept._bias, relative_position_bias(attn.relative_position_bias_table, (4, 4)))
+    torch.testing.assert_close(attn._kept[1], relative_position_bias(attn.relative_position_bias_table, (4, 4)))

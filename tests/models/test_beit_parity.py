@@ -48,8 +48,11 @@ def assert_same_step(theirs: nn.Module, ours: nn.Module, img: torch.Tensor) -> N
 
 @pytest.mark.parametrize('size', [(32, 32), (24, 40)], ids=['square', 'non-square'])
 @pytest.mark.parametrize('final_norm', [False, True])
-def test_features_and_gradients_equal_mmseg(size, final_norm):
+@pytest.mark.parametrize('attn_impl', ['toeplitz', 'sdpa'])
+def test_features_and_gradients_equal_mmseg(size, final_norm, attn_impl):
     theirs, ours = pair_of_models(img_size=size, final_norm=final_norm, norm_cfg=dict(type='LN', eps=1e-6))
+    for layer in ours.layers:
+        layer.attn.impl = attn_impl
     assert_same_step(theirs, ours, torch.randn(2, 3, *size))
 
 

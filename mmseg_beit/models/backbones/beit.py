@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
 from ...registry import MODELS
-from ..layers import PatchEmbed, SharedRelativePositionBias, TransformerBlock, resize_absolute_position
+from ..layers import ATTENTION_IMPLS, PatchEmbed, RelativePosition, TransformerBlock, resize_absolute_position
 
 
 @MODELS.register_module()
@@ -61,6 +61,8 @@ class BEiT(BaseModule):
             ``pooled``: (B, D) for each.
         pooling: What ``pooled`` means: ``mean`` of the patch tokens, then normalised (the official classifiers), or
             ``cls``, the class token.
+        attn_impl: How attention is computed: ``auto``, ``sdpa`` or ``toeplitz``, the same numbers to rounding; see
+            :class:`~mmseg_beit.models.layers.attention.Attention`.
         with_cp: Recomputes each layer in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation config; ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint.
 
@@ -94,6 +96,7 @@ class BEiT(BaseModule):
         use_mask_token: bool = False,
         out_type: str = 'featmap',
         pooling: str = 'mean',
+        attn_impl: str = 'auto',
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -105,6 +108,7 @@ class BEiT(BaseModule):
         _check_choice('rel_pos', rel_pos, ('layer', 'shared', 'none'))
         _check_choice('out_type', out_type, ('featmap', 'tokens', 'pooled'))
         _check_choice('pooling', pooling, ('mean', 'cls'))
+        _check_choice('attn_impl', attn_impl, ATTENTION_IMPLS)
         if embed_dims % num_heads:
             raise InputError(
                 f'backbone.embed_dims={embed_dims} is not divisible by num_heads={num_heads}: change either'
@@ -134,7 +138,7 @@ class BEiT(BaseModule):
         self.patch_embed.check_input_shape(*self.img_size)
         num_tokens = 1 + self.grid[0] * self.grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, embed_dims)) if use_abs_pos else None
-        self.rel_pos_bias = SharedRelativePositionBias(self.grid, num_heads) if rel_pos == 'shared' else None
+        self.rel_pos_bias = RelativePosition(self.grid, num_heads) if rel_pos == 'shared' else None
         self.layers = ModuleList(
             TransformerBlock(
                 embed_dims,
@@ -148,6 +152,7 @@ class BEiT(BaseModule):
                 num_fcs=num_fcs,
                 norm_layer=norm_layer,
                 act_layer=lambda: build_activation_layer(act_cfg),
+                attn_impl=attn_impl,
             )
             for i in range(num_layers)
         )
@@ -170,13 +175,12 @@ class BEiT(BaseModule):
             InputError: A side of the input is not a multiple of the patch size.
         """
         x_BND, grid = self._embed(img, mask)
-        shared_bias = None if self.rel_pos_bias is None else self.rel_pos_bias(grid, self._bias_dtype(x_BND))
         outs = []
         for i, layer in enumerate(self.layers):
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x_BND = checkpoint(layer, x_BND, grid, shared_bias, use_reentrant=False)
+                x_BND = checkpoint(layer, x_BND, grid, self.rel_pos_bias, use_reentrant=False)
             else:
-                x_BND = layer(x_BND, grid, shared_bias)
+                x_BND = layer(x_BND, grid, self.rel_pos_bias)
             if i == self.num_layers - 1 and self.ln1 is not None:
                 x_BND = self.ln1(x_BND)
             if i in self.out_indices:
@@ -193,13 +197,6 @@ class BEiT(BaseModule):
         if self.pos_embed is not None:
             x_BND = x_BND + resize_absolute_position(self.pos_embed, self.grid, grid)
         return x_BND, grid
-
-    @staticmethod
-    def _bias_dtype(x: Tensor) -> torch.dtype:
-        """The dtype of queries made from x, which autocast may narrow."""
-        if torch.is_autocast_enabled(x.device.type):
-            return torch.get_autocast_dtype(x.device.type)
-        return x.dtype
 
     def _output(self, x_BND: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'tokens':

@@ -1,6 +1,6 @@
 """Building blocks in plain torch, without registry or configs."""
 
-from .attention import Attention, SharedRelativePositionBias
+from .attention import ATTENTION_IMPLS, Attention, RelativePosition
 from .block import DropPath, FeedForward, TransformerBlock
 from .patch_embed import PatchEmbed
 from .position import (
@@ -11,18 +11,21 @@ from .position import (
     resize_relative_position_table,
     square_grid,
 )
+from .toeplitz_attention import toeplitz_attention
 
 __all__ = [
+    'ATTENTION_IMPLS',
     'Attention',
     'DropPath',
     'FeedForward',
     'Grid',
     'PatchEmbed',
-    'SharedRelativePositionBias',
+    'RelativePosition',
     'TransformerBlock',
     'num_relative_positions',
     'relative_position_bias',
     'resize_absolute_position',
     'resize_relative_position_table',
     'square_grid',
+    'toeplitz_attention',
 ]

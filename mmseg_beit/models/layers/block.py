@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention
+from .attention import Attention, RelativePosition
 from .position import Grid
 
 
@@ -90,6 +90,7 @@ class TransformerBlock(nn.Module):
         num_fcs: Linear layers of the MLP.
         norm_layer: Makes a normalisation of the given width.
         act_layer: Makes the activation module.
+        attn_impl: How attention is computed, see :class:`~.attention.Attention`.
     """
 
     def __init__(
@@ -105,10 +106,11 @@ class TransformerBlock(nn.Module):
         num_fcs: int = 2,
         norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         act_layer: Callable[[], nn.Module] = nn.GELU,
+        attn_impl: str = 'auto',
     ) -> None:
         super().__init__()
         self.ln1 = norm_layer(embed_dims)
-        self.attn = Attention(embed_dims, num_heads, grid, qv_bias, attn_drop_rate)
+        self.attn = Attention(embed_dims, num_heads, grid, qv_bias, attn_drop_rate, impl=attn_impl)
         self.ln2 = norm_layer(embed_dims)
         self.ffn = FeedForward(embed_dims, hidden_dims, num_fcs, act_layer)
         self.drop_path = DropPath(drop_path_rate)
@@ -118,9 +120,9 @@ class TransformerBlock(nn.Module):
             self.gamma_1 = nn.Parameter(torch.full((embed_dims,), float(init_values)))
             self.gamma_2 = nn.Parameter(torch.full((embed_dims,), float(init_values)))
 
-    def forward(self, x_BND: Tensor, grid: Grid, shared_bias: Tensor | None = None) -> Tensor:
+    def forward(self, x_BND: Tensor, grid: Grid, shared: RelativePosition | None = None) -> Tensor:
         """Float (B, N, D) to the same shape; arguments as in :class:`~.attention.Attention`."""
-        x_BND = x_BND + self._scale(self.gamma_1, self.attn(self.ln1(x_BND), grid, shared_bias))
+        x_BND = x_BND + self._scale(self.gamma_1, self.attn(self.ln1(x_BND), grid, shared))
         return x_BND + self._scale(self.gamma_2, self.ffn(self.ln2(x_BND)))
 
     def _scale(self, gamma: Tensor | None, branch_BND: Tensor) -> Tensor:

@@ -125,11 +125,7 @@ def resize_relative_position_table(table: Tensor, src_grid: Grid, dst_grid: Grid
         ValueError: The table's rows do not fit ``src_grid``.
     """
     src_grid, dst_grid = tuple(src_grid), tuple(dst_grid)
-    if table.shape[0] != num_relative_positions(src_grid):
-        raise ValueError(
-            f'a relative position table of {table.shape[0]} rows does not fit the grid {src_grid}, '
-            f'which needs {num_relative_positions(src_grid)}'
-        )
+    _check_rows(table, src_grid)
     if src_grid == dst_grid:
         return table
     (src_h, src_w), (dst_h, dst_w) = src_grid, dst_grid
@@ -173,57 +169,86 @@ def resize_absolute_position(
     return torch.cat([prefix, patches_1Dhw.flatten(2).transpose(1, 2).to(pos_embed.dtype)], dim=1)
 
 
-class _ToeplitzBias(torch.autograd.Function):
+def _check_rows(table: Tensor, grid: Grid) -> None:
+    if table.shape[0] != num_relative_positions(grid):
+        raise ValueError(
+            f'a relative position table of {table.shape[0]} rows does not fit the grid {tuple(grid)}, '
+            f'which needs {num_relative_positions(grid)}'
+        )
+
+
+@torch.library.custom_op('mmseg_beit::expand_table', mutates_args=())
+def expand_table(table: Tensor, h: int, w: int) -> Tensor:
     """Table (R, n) of an (h, w) grid to bias (n, 1 + h w, 1 + h w), without an index tensor.
 
     The bias between patches depends on (y_query - y_key, x_query - x_key) only: it is Toeplitz in y, and each of its
     blocks is Toeplitz in x. So the blocks of all 2h - 1 row offsets are made once, (n, 2h - 1, w, w), and each query
-    row copies its run of h of them. The backward pass adds the runs up, then sums each block's diagonals: no scatter.
+    row copies its run of h of them.
     """
+    num_heads = table.shape[1]
+    offsets = table[:-NUM_CLS_ROWS].t().reshape(num_heads, 2 * h - 1, 2 * w - 1)
+    # Reversed in y: the block of row offset d = y_query - y_key stands at h - 1 - d, so that keys run forwards.
+    # unfold gives [.., x, k] = offsets[.., x + k]; key x_key = w - 1 - k.
+    blocks = offsets.flip(1).unfold(2, w, 1).flip(3)
+    cls_rows = table[-NUM_CLS_ROWS:]
+    bias = _empty_bias(table, h, w)
+    bias[:, 0, :] = cls_rows[0, :, None]
+    bias[:, :, 0] = cls_rows[1, :, None]
+    bias[:, 0, 0] = cls_rows[2]
+    patch_bias = bias[:, 1:, 1:].unflatten(1, (h, w)).unflatten(3, (h, w))  # (n, y, x, y_key, x_key)
+    for y in range(h):
+        patch_bias[:, y] = blocks[:, h - 1 - y : 2 * h - 1 - y].transpose(1, 2)
+    return bias
 
-    @staticmethod
-    def forward(ctx, table: Tensor, h: int, w: int) -> Tensor:
-        num_heads = table.shape[1]
-        num_tokens = 1 + h * w
-        ctx.grid = (h, w)
-        offsets = table[:-NUM_CLS_ROWS].t().reshape(num_heads, 2 * h - 1, 2 * w - 1)
-        # Reversed in y: the block of row offset d = y_query - y_key stands at h - 1 - d, so that keys run forwards.
-        # unfold gives [.., x, k] = offsets[.., x + k]; key x_key = w - 1 - k.
-        blocks = offsets.flip(1).unfold(2, w, 1).flip(3)
-        cls_rows = table[-NUM_CLS_ROWS:]
-        # The memory-efficient CUDA kernel reads bias rows that begin at multiples of 16 bytes without copying them.
-        row_stride = -(-num_tokens // 8) * 8 if table.is_cuda else num_tokens
-        bias = table.new_empty(num_heads, num_tokens, row_stride)[..., :num_tokens]
-        bias[:, 0, :] = cls_rows[0, :, None]
-        bias[:, :, 0] = cls_rows[1, :, None]
-        bias[:, 0, 0] = cls_rows[2]
-        patch_bias = bias[:, 1:, 1:].unflatten(1, (h, w)).unflatten(3, (h, w))  # (n, y, x, y_key, x_key)
-        for y in range(h):
-            patch_bias[:, y] = blocks[:, h - 1 - y : 2 * h - 1 - y].transpose(1, 2)
-        return bias
 
-    @staticmethod
-    def backward(ctx, grad_bias: Tensor) -> tuple[Tensor, None, None]:
-        h, w = ctx.grid
-        num_heads = grad_bias.shape[0]
-        # Sums of up to a million terms are kept in float32 at least.
-        exact = torch.promote_types(grad_bias.dtype, torch.float32)
-        patch_grad = grad_bias[:, 1:, 1:].unflatten(1, (h, w)).unflatten(3, (h, w))
-        block_grad = grad_bias.new_zeros(num_heads, 2 * h - 1, w, w, dtype=exact)
-        for y in range(h):
-            block_grad[:, h - 1 - y : 2 * h - 1 - y] += patch_grad[:, y].transpose(1, 2)
-        # Diagonals: row x of a flipped block holds the offsets x .. x + w - 1. Padding rows to 2w and reading them back
-        # at 2w - 1 moves row x to column x, so that equal offsets stand below each other.
-        sheared = F.pad(block_grad.flip(3), (0, w)).flatten(2)[..., : w * (2 * w - 1)].unflatten(2, (w, 2 * w - 1))
-        offsets_grad = sheared.sum(2).flip(1).flatten(1).t()
-        cls_grad = torch.stack(
-            [
-                grad_bias[:, 0, 1:].sum(1, dtype=exact),
-                grad_bias[:, 1:, 0].sum(1, dtype=exact),
-                grad_bias[:, 0, 0].to(exact),
-            ]
-        )
-        return torch.cat([offsets_grad, cls_grad]).to(grad_bias.dtype), None, None
+@expand_table.register_fake
+def _empty_bias(table: Tensor, h: int, w: int) -> Tensor:
+    num_tokens = 1 + h * w
+    # The memory-efficient CUDA kernel reads bias rows that begin at multiples of 16 bytes without copying them.
+    row_stride = -(-num_tokens // 8) * 8 if table.is_cuda else num_tokens
+    return table.new_empty(table.shape[1], num_tokens, row_stride)[..., :num_tokens]
+
+
+@torch.library.custom_op('mmseg_beit::reduce_bias', mutates_args=())
+def reduce_bias(grad_bias: Tensor, h: int, w: int) -> Tensor:
+    """Adjoint of :func:`expand_table`: gradient (n, N, N) of the bias to gradient (R, n) of the table.
+
+    Adds up each block's runs, then the diagonals of the blocks: no scatter.
+    """
+    # Sums of up to a million terms are kept in float32 at least.
+    exact = torch.promote_types(grad_bias.dtype, torch.float32)
+    patch_grad = grad_bias[:, 1:, 1:].unflatten(1, (h, w)).unflatten(3, (h, w))
+    block_grad = grad_bias.new_zeros(grad_bias.shape[0], 2 * h - 1, w, w, dtype=exact)
+    for y in range(h):
+        block_grad[:, h - 1 - y : 2 * h - 1 - y] += patch_grad[:, y].transpose(1, 2)
+    # Diagonals: row x of a flipped block holds the offsets x .. x + w - 1. Padding rows to 2w and reading them back
+    # at 2w - 1 moves row x to column x, so that equal offsets stand below each other.
+    sheared = F.pad(block_grad.flip(3), (0, w)).flatten(2)[..., : w * (2 * w - 1)].unflatten(2, (w, 2 * w - 1))
+    offsets_grad = sheared.sum(2).flip(1).flatten(1).t()
+    cls_grad = torch.stack(
+        [
+            grad_bias[:, 0, 1:].sum(1, dtype=exact),
+            grad_bias[:, 1:, 0].sum(1, dtype=exact),
+            grad_bias[:, 0, 0].to(exact),
+        ]
+    )
+    return torch.cat([offsets_grad, cls_grad]).to(grad_bias.dtype)
+
+
+@reduce_bias.register_fake
+def _(grad_bias: Tensor, h: int, w: int) -> Tensor:
+    return grad_bias.new_empty(num_relative_positions((h, w)), grad_bias.shape[0])
+
+
+def _expand_table_backward(ctx, grad_bias: Tensor) -> tuple[Tensor, None, None]:
+    return reduce_bias(grad_bias, *ctx.grid), None, None
+
+
+def _expand_table_context(ctx, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+    ctx.grid = inputs[1:]
+
+
+expand_table.register_autograd(_expand_table_backward, setup_context=_expand_table_context)
 
 
 def relative_position_bias(table: Tensor, grid: Grid) -> Tensor:
@@ -240,10 +265,5 @@ def relative_position_bias(table: Tensor, grid: Grid) -> Tensor:
     Raises:
         ValueError: The table's rows do not fit the grid.
     """
-    h, w = grid
-    if table.shape[0] != num_relative_positions((h, w)):
-        raise ValueError(
-            f'a relative position table of {table.shape[0]} rows does not fit the grid {(h, w)}, '
-            f'which needs {num_relative_positions((h, w))}'
-        )
-    return _ToeplitzBias.apply(table, h, w)
+    _check_rows(table, grid)
+    return expand_table(table, *grid)

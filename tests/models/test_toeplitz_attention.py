@@ -1,0 +1,68 @@
+"""Our attention operator against the plain formula: outputs, gradients, dtypes, chunks, torch.compile."""
+
+import sys
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from mmseg_beit.models.layers import num_relative_positions, relative_position_bias, toeplitz_attention
+
+
+def make_inputs(h, w, batch=2, heads=3, width=8, dtype=torch.float64):
+    torch.manual_seed(0)
+    qkv = torch.randn(3, batch, heads, 1 + h * w, width, dtype=dtype)
+    table = torch.randn(num_relative_positions((h, w)), heads, dtype=dtype)
+    return [x.clone().requires_grad_() for x in (*qkv, table)]
+
+
+def formula(q, k, v, table, h, w):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 + relative_position_bias(table, (h, w))
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize('grid', [(3, 4), (1, 5), (6, 6)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_output_and_gradients_equal_the_formula(grid, dtype):
+    results = []
+    for function in (formula, toeplitz_attention):
+        inputs = make_inputs(*grid, dtype=dtype)
+        out = function(*inputs, *grid)
+        out.backward(torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out))
+        results.append([out.detach(), *(x.grad for x in inputs)])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1.0, expected.abs().max().item()))
+
+
+def test_gradcheck():
+    assert gradcheck(lambda *x: toeplitz_attention(*x, 2, 2), make_inputs(2, 2, batch=1, heads=2, width=3))
+
+
+def test_chunks_of_images_change_nothing(monkeypatch):
+    def run():
+        inputs = make_inputs(3, 3, batch=5)
+        toeplitz_attention(*inputs, 3, 3).sin().sum().backward()
+        return [x.grad for x in inputs]
+
+    whole = run()
+    # The package's attribute of this name is the function, not its module.
+    monkeypatch.setattr(sys.modules[toeplitz_attention.__module__], '_CHUNK_SCORES', 2 * 10**2)
+    for expected, actual in zip(whole, run(), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_bfloat16_is_as_close_as_its_rounding():
+    exact = make_inputs(4, 4, dtype=torch.float32)
+    rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+    for inputs in (exact, rounded):
+        toeplitz_attention(*inputs, 4, 4).float().pow(2).sum().backward()
+    for a, b in zip(exact, rounded, strict=True):
+        assert b.grad.dtype == torch.bfloat16
+        assert (a.grad - b.grad.float()).norm() < 0.03 * a.grad.norm()
+
+
+def test_library_checks_of_the_toeplitz_attention():
+    """Fake tensors, autograd registration and tracing of the operator agree with what it does."""
+    inputs = make_inputs(2, 3, dtype=torch.float32)
+    torch.library.opcheck(torch.ops.mmseg_beit.toeplitz_attention.default, (*inputs, 2, 3))
+    torch.library.opcheck(torch.ops.mmseg_beit.expand_table.default, (inputs[3], 2, 3))
