@@ -11,15 +11,26 @@ from mmseg import registry as mmseg_registry
 
 __all__ = [
     'DATASETS',
+    'DATA_SAMPLERS',
+    'EVALUATOR',
     'HOOKS',
+    'INFERENCERS',
+    'LOG_PROCESSORS',
     'LOOPS',
     'METRICS',
     'MODELS',
+    'MODEL_WRAPPERS',
+    'OPTIMIZERS',
     'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'PARAM_SCHEDULERS',
+    'RUNNERS',
+    'RUNNER_CONSTRUCTORS',
+    'TASK_UTILS',
     'TRANSFORMS',
+    'VISBACKENDS',
     'VISUALIZERS',
+    'WEIGHT_INITIALIZERS',
 ]
 
 
@@ -40,3 +51,16 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 PARAM_SCHEDULERS = _child('parameter scheduler', mmseg_registry.PARAM_SCHEDULERS, 'mmseg_beit.engine')
 METRICS = _child('metric', mmseg_registry.METRICS, 'mmseg_beit.evaluation')
 VISUALIZERS = _child('visualizer', mmseg_registry.VISUALIZERS, 'mmseg_beit.visualization')
+
+# Nothing of ours in these: without a child of its own, mmengine warns on every use of a scope.
+DATA_SAMPLERS = _child('data sampler', mmseg_registry.DATA_SAMPLERS)
+EVALUATOR = _child('evaluator', mmseg_registry.EVALUATOR)
+INFERENCERS = _child('inferencer', mmseg_registry.INFERENCERS)
+LOG_PROCESSORS = _child('log processor', mmseg_registry.LOG_PROCESSORS)
+MODEL_WRAPPERS = _child('model wrapper', mmseg_registry.MODEL_WRAPPERS)
+OPTIMIZERS = _child('optimizer', mmseg_registry.OPTIMIZERS)
+RUNNERS = _child('runner', mmseg_registry.RUNNERS)
+RUNNER_CONSTRUCTORS = _child('runner constructor', mmseg_registry.RUNNER_CONSTRUCTORS)
+TASK_UTILS = _child('task util', mmseg_registry.TASK_UTILS)
+VISBACKENDS = _child('vis backend', mmseg_registry.VISBACKENDS)
+WEIGHT_INITIALIZERS = _child('weight initializer', mmseg_registry.WEIGHT_INITIALIZERS)
