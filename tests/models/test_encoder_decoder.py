@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder as MMSegEncoderDecoder
+from mmseg.structures import SegDataSample
 
 from mmseg_beit.errors import InputError
 from mmseg_beit.models.backbones import BEiT
@@ -52,15 +53,43 @@ def test_sliding_windows_equal_mmseg(size, window_batch_size):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
+def samples(size, ori_shape, **meta) -> list[SegDataSample]:
+    return [SegDataSample(metainfo=dict(ori_shape=ori_shape, img_shape=size, pad_shape=size, **meta)) for _ in range(2)]
+
+
 @pytest.mark.parity
-def test_whole_image_and_predictions_equal_mmseg():
-    img = torch.randn(2, 3, 32, 32)
+@pytest.mark.parametrize(
+    ('test_cfg', 'size'), [(dict(mode='whole'), (32, 32)), (SLIDE, (45, 70))], ids=['whole', 'slide']
+)
+@pytest.mark.parametrize('ori_shape', [(45, 70), (90, 101), (20, 31)])
+@pytest.mark.parametrize('meta', [
+    dict(),
+    dict(flip=True, flip_direction='horizontal'),
+    dict(flip=True, flip_direction='vertical', padding_size=[2, 3, 1, 0]),
+], ids=['plain', 'flipped', 'padded'])  # fmt: skip
+def test_predictions_equal_mmseg(test_cfg, size, ori_shape, meta):
+    img = torch.randn(2, 3, *size)
     with torch.no_grad():
-        expected = segmentor(MMSegEncoderDecoder).predict(img)
-        actual = segmentor().predict(img)
-    for ours, theirs in zip(actual, expected, strict=True):
-        torch.testing.assert_close(ours.seg_logits.data, theirs.seg_logits.data, rtol=0, atol=1e-4)
-        assert torch.equal(ours.pred_sem_seg.data, theirs.pred_sem_seg.data)
+        expected = segmentor(MMSegEncoderDecoder, test_cfg).predict(img, samples(size, ori_shape, **meta))
+        labels = segmentor(EncoderDecoder, test_cfg).predict(img, samples(size, ori_shape, **meta))
+        logits = segmentor(EncoderDecoder, dict(test_cfg, keep_logits=True)).predict(
+            img, samples(size, ori_shape, **meta)
+        )
+    for theirs, small, full in zip(expected, labels, logits, strict=True):
+        torch.testing.assert_close(
+            full.seg_logits.data, theirs.seg_logits.data, rtol=0, atol=1e-5 * theirs.seg_logits.data.abs().max().item()
+        )
+        assert torch.equal(full.pred_sem_seg.data, theirs.pred_sem_seg.data)
+        assert torch.equal(small.pred_sem_seg.data, theirs.pred_sem_seg.data)
+        assert 'seg_logits' not in small
+
+
+def test_predictions_without_samples():
+    img = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        (expected,) = segmentor(MMSegEncoderDecoder).predict(img)
+        (actual,) = segmentor().predict(img)
+    assert torch.equal(actual.pred_sem_seg.data, expected.pred_sem_seg.data)
 
 
 def ours_with_our_backbone(test_cfg: dict) -> EncoderDecoder:

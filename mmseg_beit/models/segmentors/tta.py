@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel as MMSegSegTTAModel
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...registry import MODELS
 
@@ -21,6 +21,10 @@ class SegTTAModel(MMSegSegTTAModel):
         module: The segmentor or its config; its predictions are at the picture's own size, flips undone.
         data_preprocessor: Replaces the one of the segmentor's config.
     """
+
+    def __init__(self, module: dict | nn.Module, data_preprocessor: dict | nn.Module | None = None) -> None:
+        super().__init__(module, data_preprocessor)
+        self.module.test_cfg['keep_logits'] = True  # Their softmax is what is averaged.
 
     def test_step(self, data: dict[str, list]) -> list[SegDataSample]:
         """Predicts a batch of pictures.
