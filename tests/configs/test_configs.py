@@ -19,7 +19,7 @@ from mmseg.structures import SegDataSample
 
 import mmseg_beit.registry
 from mmseg_beit.models.backbones import BEiT
-from mmseg_beit.registry import MODELS, TRANSFORMS
+from mmseg_beit.registry import DATASETS, MODELS, TRANSFORMS
 
 CONFIG_DIR = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(CONFIG_DIR.glob('*.py'))
@@ -218,10 +218,11 @@ def test_optimizer_decays_the_learning_rate_by_depth(path):
 @pytest.mark.parametrize('path', MMSEG_CONFIGS, ids=stem)
 def test_mmseg_config_runs_in_our_scope(path):
     cfg = Config.fromfile(path)
-    cfg.default_scope = 'mmseg_beit'
-    model = MODELS.build(shrink(cfg))
-    assert type(model.backbone) is BEiT
-    loss, _ = loss_and_unused(model)
+    with torch.device('meta'):
+        full = MODELS.build(cfg.model)
+    assert type(full.backbone) is BEiT
+    assert full.backbone.init_cfg['checkpoint'].endswith('_pt22k_ft22k.pth')  # from mmseg's `pretrained`
+    loss, _ = loss_and_unused(MODELS.build(shrink(Config.fromfile(path))))
     assert np.isfinite(loss)
 
 
@@ -245,3 +246,36 @@ def test_views_keep_the_short_side_at_least_the_crop(tmp_path, name, size):
     for height, width in shapes:
         assert width / height == pytest.approx(size[1] / size[0], rel=0.01)
     assert [sample.flip for sample in data['data_samples']] == [False, True] * 6
+
+
+# --- the documentation ----------------------------------------------------------------------------------------------
+
+
+def test_documented_config_for_own_data_works(tmp_path, monkeypatch):
+    text = (CONFIG_DIR.parent / 'docs' / 'configs.md').read_text()
+    config = text.split('```python\n')[1].split('```')[0].replace("'./", f"'{CONFIG_DIR}/")
+    (tmp_path / 'mine.py').write_text(config)
+    for split in ('training', 'validation'):
+        for kind, suffix, channels in (('images', 'jpg', (3,)), ('annotations', 'png', ())):
+            folder = tmp_path / 'data' / 'mine' / kind / split
+            folder.mkdir(parents=True)
+            pixels = np.random.default_rng(0).integers(0, 3, (600, 700, *channels), np.uint8)
+            cv2.imwrite(str(folder / f'a.{suffix}'), pixels)
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile('mine.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        dataset = DATASETS.build(loader.dataset)
+        assert dataset.metainfo['classes'] == ('road', 'car', 'other')
+        assert set(dataset[0]['data_samples'].gt_sem_seg.data.unique().tolist()) == {0, 1, 2}
+    assert MODELS.build(shrink(cfg, classes=3)).num_classes == 3
+
+
+def test_documented_table_names_every_ade20k_config():
+    text = (CONFIG_DIR.parent / 'docs' / 'configs.md').read_text()
+    rows = [line.split('|') for line in text.splitlines() if line.startswith('| `beit') and len(line.split('|')) == 9]
+    table = {row[1].strip(' `'): [cell.strip() for cell in row[2:7]] for row in rows}
+    assert set(table) == set(RECIPES)
+    for name, (lr, decay, drop_path, layer_scale, _, crop, *_) in RECIPES.items():
+        documented = [float('nan' if cell == 'none' else cell) for cell in table[name]]
+        recipe = [crop, lr, decay, drop_path, float('nan') if layer_scale is None else layer_scale]
+        np.testing.assert_array_equal(documented, recipe)
