@@ -1,8 +1,8 @@
 """Installs mmseg_beit and what it needs into the running environment; called by tools/_setup.sh.
 
-Runs on a bare Python 3.10: standard library only. A second call takes well under a second: nothing is installed when the
-environment already holds every requirement of setup.cfg, and imports are checked again only after a package changed. Each failure
-is one sentence that says what to do, on stderr, with status 1.
+Runs on a bare Python 3.10: standard library only. A second call takes well under a second: nothing is installed
+when the environment already holds every requirement of setup.cfg, and imports are checked again only after a package
+changed. Each failure is one sentence that says what to do, on stderr, with status 1.
 
     python tools/_setup.py [--extra test]
 """
@@ -29,15 +29,14 @@ ENVIRONMENT = Path(sys.prefix)
 LOG = ENVIRONMENT / 'mmseg-beit-setup.log'
 STATE = ENVIRONMENT / 'mmseg-beit-setup.json'
 GIB = 1024**3
-# Free space (environment, temporary files) that an install needs, in GiB, when torch is still to come and when it is there.
-NEED_WITH_TORCH = (6.0, 3.5)
-NEED_WITHOUT_TORCH = (1.5, 0.5)
+# Free space that an install needs, in GiB (environment, temporary files): with torch to come, and with torch there.
+NEED_WITH_TORCH = (6.3, 2.9)
+NEED_WITHOUT_TORCH = (1.0, 0.5)
 HEARTBEAT_S = 15
 # Distributions whose files the forks would overwrite: the fork's name follows `onedl-`.
 ORIGINALS = ('mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmcv-full', 'mmsegmentation', 'mmpretrain')
 # The packages on which compiled code hinges: imports are checked again when the version of one of them changes.
 FRAGILE = ('torch', 'torchvision', 'numpy', 'opencv-python', 'opencv-python-headless', 'opencv-contrib-python')
-CV2_PACKAGES = 'libgl1 libglib2.0-0 libsm6 libxext6 libxrender1'
 CHECK = """
 import cv2
 import torch
@@ -57,7 +56,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-# What is there ---------------------------------------------------------------------------------------------------------
+# What is there ------------------------------------------------------------------------------------------------------
 
 
 def version(distribution: str) -> str | None:
@@ -101,11 +100,11 @@ def unmet(extra: str) -> list[str]:
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        return [NAME]
+        return ['everything']
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires(NAME) or []]
     except importlib.metadata.PackageNotFoundError:
-        return [NAME]
+        return ['the package itself']
     missing, extras, seen = [], ['', extra], set()
     while extras:
         current = extras.pop()
@@ -131,7 +130,7 @@ def imported_from() -> Path | None:
 def reason_to_install(extra: str) -> str | None:
     """Why the package has to be installed, in words; ``None`` where the environment is ready."""
     if missing := unmet(extra):
-        return f'missing: {", ".join(missing[:6])}{", ..." if len(missing) > 6 else ""}'
+        return f'missing {", ".join(missing[:6])}{" ..." if len(missing) > 6 else ""}'
     if imported_from() != ROOT:
         return f'mmseg_beit is imported from {imported_from()}'
     if read_state().get('declared') != declared_hash():
@@ -139,7 +138,7 @@ def reason_to_install(extra: str) -> str | None:
     return None
 
 
-# Before the download ---------------------------------------------------------------------------------------------------
+# Before the download ------------------------------------------------------------------------------------------------
 
 
 def refuse_originals() -> None:
@@ -150,18 +149,22 @@ def refuse_originals() -> None:
     """
     for name in ORIGINALS:
         if found := version(name):
+            fork = f'onedl-{name.split("-")[0]}'
             raise SetupError(
-                f'this environment holds {name} {found}, whose files the fork onedl-{re.sub("-.*", "", name)} would overwrite: '
-                'deactivate it, so that .venv is made here, or keep the originals and install by hand '
+                f'this environment holds {name} {found}, whose files the fork {fork} would overwrite: deactivate it, '
+                'so that .venv is made here, or keep the originals and install by hand '
                 f'({sys.executable} -m pip install --no-deps -e "{ROOT}").'
             )
 
 
-def check_disk(with_torch: bool) -> None:
+def check_disk(with_torch: bool) -> bool:
     """Stops before a download that would not fit.
 
     Args:
         with_torch: Whether torch is part of the download.
+
+    Returns:
+        Whether there is room for pip to keep a copy of the download, for the next environment, in the home folder.
 
     Raises:
         SetupError: A file system has too little free space.
@@ -175,8 +178,8 @@ def check_disk(with_torch: bool) -> None:
         free = shutil.disk_usage(folder).free / GIB
         if free < need:
             smaller = (
-                ', or first install the smaller CPU builds of torch and torchvision (the install page of PyTorch has the '
-                f'command; use {sys.executable} -m pip)'
+                ', or first install the smaller CPU builds of torch and torchvision (the install page of PyTorch has '
+                f'the command; use {sys.executable} -m pip)'
                 if with_torch
                 else ''
             )
@@ -185,6 +188,7 @@ def check_disk(with_torch: bool) -> None:
                 f'{folder} has {free:.1f} GiB free and the install needs about {need:.1f}: free some space'
                 f'{elsewhere}{smaller}, and run this again.'
             )
+    return shutil.disk_usage(Path.home()).free / GIB > environment_gib + 2 * temporary_gib
 
 
 def ensure_pip() -> None:
@@ -197,8 +201,8 @@ def ensure_pip() -> None:
         done = subprocess.run([sys.executable, '-m', 'ensurepip'], capture_output=True)
         if done.returncode:
             raise SetupError(
-                f'{ENVIRONMENT} has no pip: install it (uv pip install pip, or apt-get install -y python3-pip python3-venv) '
-                'and run this again.'
+                f'{ENVIRONMENT} has no pip: install it (uv pip install pip, or apt-get install -y python3-venv and a '
+                'new environment) and run this again.'
             )
 
 
@@ -208,7 +212,7 @@ def can_build_here() -> bool:
     return found is not None and tuple(int(part) for part in re.findall(r'\d+', found)[:2]) >= (70, 1)
 
 
-# The install -----------------------------------------------------------------------------------------------------------
+# The install --------------------------------------------------------------------------------------------------------
 
 # What pip's log says, most telling first, and the sentence that it means.
 _NETWORK = (
@@ -231,17 +235,17 @@ def explain(log: str) -> str:
     if re.search('No space left on device|Disk quota exceeded', log):
         return f'the disk is full: free space for {ENVIRONMENT} and {tempfile.gettempdir()} {again}'
     if re.search('CERTIFICATE_VERIFY_FAILED|SSLError|SSLCertVerificationError', log):
-        return f"the package index's certificate is not trusted here: set PIP_CERT to your network's certificate file {again}"
+        return f'the certificate of the package index is not trusted: set PIP_CERT to the file of your network {again}'
     if re.search(_NETWORK, log, re.IGNORECASE):
         return (
-            'no package index can be reached: connect this machine to the network, or set HTTPS_PROXY, or PIP_INDEX_URL to a '
-            f'mirror that it can reach, {again}'
+            'no package index can be reached: connect this machine to the network, or set HTTPS_PROXY, or set '
+            f'PIP_INDEX_URL to a mirror that it can reach, {again}'
         )
     if match := re.search(r'No matching distribution found for (\S+)', log):
         python = '.'.join(str(part) for part in sys.version_info[:2])
         return (
-            f'the package index has no {match[1]} for Python {python} on this machine: use another Python '
-            f'(PYTHON=python3.12 before the command, after removing {ENVIRONMENT}) or another index (PIP_INDEX_URL) {again}'
+            f'the package index has no {match[1]} for Python {python} on this machine: remove {ENVIRONMENT} and put '
+            f'PYTHON=python3.12, or another, before the command, or name another index in PIP_INDEX_URL, {again}'
         )
     if re.search('Permission denied|Read-only file system', log):
         return f'{ENVIRONMENT} or {ROOT} cannot be written: use an environment and a clone of your own {again}'
@@ -292,11 +296,12 @@ def run_pip(arguments: list[str]) -> None:
         raise SetupError(explain(LOG.read_text(errors='replace')))
 
 
-def install(extra: str) -> None:
+def install(extra: str, reason: str) -> None:
     """Installs the clone in editable form, with its requirements and those of an extra.
 
     Args:
         extra: Name of an extra of setup.cfg, or ``''``.
+        reason: Why, in words for the terminal.
 
     Raises:
         SetupError: It cannot be done; the message says why and what to do.
@@ -304,23 +309,23 @@ def install(extra: str) -> None:
     refuse_originals()
     ensure_pip()
     with_torch = version('torch') is None
-    check_disk(with_torch)
+    keep = [] if check_disk(with_torch) else ['--no-cache-dir']
     size = (
         'a download of about 3 GB, 6 GB on disk, some minutes'
         if with_torch
         else 'torch is there already; a minute at most'
     )
-    say(f'Installing mmseg_beit{f" [{extra}]" if extra else ""} and what it needs ({size}; log: {LOG}).')
+    say(f'Installing {NAME}{f"[{extra}]" if extra else ""} ({reason}): {size}; log: {LOG}.')
     begin = time.monotonic()
     isolation = ['--no-build-isolation'] if can_build_here() else []
     options = ['--no-input', '--progress-bar', 'off', '--disable-pip-version-check', '--retries', '3']
-    run_pip(['install', *options, *isolation, '-e', f'.[{extra}]' if extra else '.'])
+    run_pip(['install', *options, *keep, *isolation, '-e', f'.[{extra}]' if extra else '.'])
     importlib.invalidate_caches()
     write_state(declared=declared_hash())
     say(f'Installed in {time.monotonic() - begin:.0f} s.')
 
 
-# After it --------------------------------------------------------------------------------------------------------------
+# After it -----------------------------------------------------------------------------------------------------------
 
 
 def explain_import(error: str) -> str:
@@ -335,15 +340,15 @@ def explain_import(error: str) -> str:
     python = sys.executable
     last = error.strip().splitlines()[-1] if error.strip() else 'no output'
     library = re.search(r'ImportError: (\S+): cannot open shared object file', error)
-    if library and 'import cv2' in error:
+    if library and '/cv2/' in error:
         return (
-            f'OpenCV cannot load the system library {library[1]}: run apt-get install -y {CV2_PACKAGES}, or without root '
-            f'{python} -m pip install --no-deps --force-reinstall opencv-python-headless, and run this again.'
+            f'OpenCV cannot load the system library {library[1]}: run apt-get install -y libgl1 libglib2.0-0, or '
+            f'{python} -m pip install --no-deps --force-reinstall opencv-python-headless (needs no root), and run this again.'
         )
     if 'torchvision::nms' in error or ('torchvision' in error and 'undefined symbol' in error):
         return (
-            f'torch {version("torch")} and torchvision {version("torchvision")} are builds that do not fit each other (a '
-            'CPU-only torch needs the CPU-only torchvision of the same index): install the matching torchvision, or run '
+            f'torch {version("torch")} and torchvision {version("torchvision")} are builds that do not fit each other: '
+            'install both from one index (a CPU-only torch needs the CPU-only torchvision beside it), or run '
             f'{python} -m pip uninstall -y torch torchvision for the default pair (6 GB), and run this again.'
         )
     return (
@@ -385,8 +390,7 @@ def set_up(extra: str) -> None:
     """
     with alone():
         if reason := reason_to_install(extra):
-            say(f'To install: {reason}.')
-            install(extra)
+            install(extra, reason)
         if read_state().get('checked') != fingerprint():
             say('Checking that the packages import.')
             check_imports()
