@@ -1,0 +1,113 @@
+"""Timing of rival functions in turns, with the peak memory of each."""
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+
+import mmseg_beit.models.layers  # noqa: F401  (registers the operators counted below)
+
+
+@dataclass
+class Measurement:
+    """What one contestant of a row took: seconds of each round, and the most memory above its start, in MB."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+    gflop: float | None = None
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Slowest minus fastest round, over the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def interleave(contestants: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, Measurement]:
+    """Runs each contestant once unmeasured, then all in turns, the order reversed every other round.
+
+    Args:
+        contestants: Functions by name.
+        rounds: Measured runs of each.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        A measurement for each contestant.
+    """
+    results = {name: Measurement() for name in contestants}
+    for name, function in contestants.items():
+        results[name].gflop = count_gflop(function)
+    for i in range(rounds):
+        for name in list(contestants)[:: -1 if i % 2 else 1]:
+            seconds, peak_mb = _run(contestants[name], device)
+            results[name].seconds.append(seconds)
+            results[name].peak_mb = max(results[name].peak_mb, peak_mb)
+    return results
+
+
+def _run(function: Callable[[], object], device: str) -> tuple[float, float]:
+    gc.collect()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start, (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = _reset_peak_memory()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start, (_status_mb('VmHWM') - before)
+
+
+def _reset_peak_memory() -> float:
+    """Gives freed memory back, sets the process's peak to what it holds now, and returns that in MB (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')
+    return _status_mb('VmRSS')
+
+
+def _status_mb(key: str) -> float:
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(key + ':'):
+            return int(line.split()[1]) / 1e3
+    raise RuntimeError(f'/proc/self/status has no {key}')
+
+
+def count_gflop(function: Callable[[], object]) -> float | None:
+    """Multiply-adds counted twice, in units of 1e9, of one run; ``None`` if there are none."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 1e9 or None
+
+
+@register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention)
+def _attention_flop(q_shape, k_shape, *args, out_shape=None, **kwargs) -> int:
+    batch, heads, tokens, width = q_shape
+    return 4 * batch * heads * tokens * tokens * width
+
+
+@register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention_backward)
+def _attention_backward_flop(grad_shape, q_shape, *args, out_shape=None, **kwargs) -> int:
+    batch, heads, tokens, width = q_shape
+    return 10 * batch * heads * tokens * tokens * width
+
+
+def matmul_gflops(device: str, dtype: torch.dtype, side: int = 2048) -> float:
+    """This machine's rate for a square matrix product, in GFLOP/s: the best of five."""
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    best = float('inf')
+    for _ in range(5):
+        best = min(best, _run(lambda: a @ b, device)[0])
+    return 2 * side**3 / best / 1e9

@@ -1,0 +1,305 @@
+"""The rows: what each contestant does, and how far its output is from ours."""
+
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from . import models
+from .measure import interleave
+from .report import Row
+
+
+@dataclass
+class Bench:
+    """What all rows share: the models, sizes and the number of rounds."""
+
+    size: str = 'base'
+    device: str = 'cpu'
+    tiny: bool = False
+    rounds: int = 3
+    peers: dict[str, nn.Module] = field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> dict:
+        """Our segmentor's config."""
+        return models.segmentor_config(self.size, self.tiny)
+
+    @cached_property
+    def ours(self) -> nn.Module:
+        """Our segmentor."""
+        return models.build_ours(self.config).to(self.device)
+
+    @cached_property
+    def mmseg(self) -> nn.Module:
+        """Mmseg's segmentor with the same weights."""
+        return models.build_mmseg(self.config, self.ours).to(self.device)
+
+    @cached_property
+    def transformers(self) -> nn.Module:
+        """Transformers' segmentor with the same weights."""
+        return models.build_transformers(self.ours, self.config).to(self.device).eval()
+
+    @property
+    def side(self) -> int:
+        """Side of the crop in pixels."""
+        return 64 if self.tiny else 512
+
+    def image(self, height: int, width: int, batch: int = 1) -> Tensor:
+        """Random normalised images, float32 (B, 3, H, W)."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, 3, height, width, generator=generator).to(self.device)
+
+    def run(self, title: str, agreement: str = '', **contestants: Callable[[], object]) -> Row:
+        """Measures contestants in turns."""
+        return Row(title, interleave(contestants, self.rounds, self.device), agreement)
+
+
+def _no_grad(function: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with torch.no_grad():
+            return function()
+
+    return run
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> str:
+    difference = (ours - theirs).abs().max().item()
+    return f'largest difference {difference:.1e} of values up to {theirs.abs().max().item():.3g}'
+
+
+def backbone(bench: Bench) -> list[Row]:
+    """Backbone forward."""
+    img = bench.image(bench.side, bench.side)
+    ours, mmseg = bench.ours.eval().backbone, bench.mmseg.eval().backbone
+    run_ours, run_mmseg = _no_grad(lambda: ours(img)), _no_grad(lambda: mmseg(img))
+    agreement = _apart(run_ours()[-1], run_mmseg()[-1])
+    return [bench.run(f'backbone forward {bench.side}', agreement, ours=run_ours, mmseg=run_mmseg)]
+
+
+def head(bench: Bench) -> list[Row]:
+    """Neck and decode head forward."""
+    with torch.no_grad():
+        features = bench.ours.eval().backbone(bench.image(bench.side, bench.side))
+    ours, mmseg = bench.ours, bench.mmseg.eval()
+    run_ours = _no_grad(lambda: ours.decode_head(ours.neck(features)))
+    run_mmseg = _no_grad(lambda: mmseg.decode_head(mmseg.neck(features)))
+    agreement = _apart(run_ours(), run_mmseg())
+    return [bench.run(f'neck and head forward {bench.side}', agreement, ours=run_ours, mmseg=run_mmseg)]
+
+
+def _labels_ours(model: nn.Module, img: Tensor, autocast: bool = False) -> Tensor:
+    with torch.no_grad(), torch.autocast(img.device.type, torch.bfloat16, enabled=autocast):
+        return torch.stack([sample.pred_sem_seg.data[0] for sample in model.predict(img)])
+
+
+def _labels_mmseg(model: nn.Module, img: Tensor) -> Tensor:
+    size = tuple(img.shape[2:])
+    samples = [SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, pad_shape=size)) for _ in img]
+    with torch.no_grad():
+        return torch.stack([sample.pred_sem_seg.data[0] for sample in model.predict(img, samples)])
+
+
+def _labels_transformers(model: nn.Module, img: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits = model(pixel_values=img).logits
+        return F.interpolate(logits, size=img.shape[2:], mode='bilinear', align_corners=False).argmax(1)
+
+
+def _same(ours: Tensor, theirs: Tensor) -> str:
+    return f'{(ours == theirs).float().mean().item():.4%} of the labels equal'
+
+
+def _wide_inference(bench: Bench, mode: str) -> Row:
+    """A picture wider than the crop. mmseg has tables for its crop only, so it cannot take it whole."""
+    ours, mmseg = bench.ours, bench.mmseg
+    ours.test_cfg.mode = mmseg.test_cfg.mode = mode
+    img = bench.image(bench.side, bench.side * 4 // 3)
+    title = f'inference {bench.side}x{img.shape[3]} {mode}'
+    if mode == 'whole':
+        return bench.run(title, 'mmseg crashes on this size', ours=lambda: _labels_ours(ours, img))
+    agreement = _same(_labels_ours(ours, img), _labels_mmseg(mmseg, img))
+    return bench.run(title, agreement, ours=lambda: _labels_ours(ours, img), mmseg=lambda: _labels_mmseg(mmseg, img))
+
+
+def inference(bench: Bench) -> list[Row]:
+    """Images to label maps: whole image at the crop size, in float32 and bfloat16; a wide one whole and by windows."""
+    side = bench.side
+    ours, mmseg = bench.ours.eval(), bench.mmseg.eval()
+    rows = []
+    for model in (ours, mmseg):
+        model.test_cfg.mode = 'whole'
+    img = bench.image(side, side)
+    expected = _labels_mmseg(mmseg, img)
+    rows.append(
+        bench.run(
+            f'inference {side}x{side} float32',
+            f'{_same(_labels_ours(ours, img), expected)} (mmseg), '
+            f'{_same(_labels_ours(ours, img), _labels_transformers(bench.transformers, img))} (transformers)',
+            ours=lambda: _labels_ours(ours, img),
+            mmseg=lambda: _labels_mmseg(mmseg, img),
+            transformers=lambda: _labels_transformers(bench.transformers, img),
+        )
+    )
+    rows.append(
+        bench.run(
+            f'inference {side}x{side}, ours bfloat16, mmseg float32',
+            _same(_labels_ours(ours, img, autocast=True), expected) + ' (random weights: labels are near ties)',
+            ours=lambda: _labels_ours(ours, img, autocast=True),
+            mmseg=lambda: _labels_mmseg(mmseg, img),
+        )
+    )
+    for mode in ('whole', 'slide'):
+        rows.append(_wide_inference(bench, mode))
+    return rows
+
+
+def training(bench: Bench) -> list[Row]:
+    """A training step of two images: loss, gradients, AdamW."""
+    side = bench.side
+    img = bench.image(side, side, batch=2)
+    labels = torch.randint(0, 150, (2, 1, side, side), generator=torch.Generator().manual_seed(0)).to(bench.device)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+
+    def stepper(model: nn.Module, **adamw) -> Callable[[], float]:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05, **adamw)
+
+        def step() -> float:
+            model.train()
+            torch.manual_seed(0)
+            losses = model.loss(img, samples)
+            loss = sum(value for name, value in losses.items() if 'loss' in name)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+
+    ours, mmseg = stepper(bench.ours, fused=True), stepper(bench.mmseg)
+    first = f'first loss {ours():.6f}, mmseg {mmseg():.6f}'
+    return [bench.run(f'training step, 2 images of {side}', first, ours=ours, mmseg=mmseg)]
+
+
+def sample(bench: Bench) -> list[Row]:
+    """One training sample from its files."""
+    from mmcv.transforms import Compose
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = str(Path(folder, 'image.jpg')), str(Path(folder, 'mask.png'))
+        # Smooth noise compresses like a photograph.
+        picture = cv2.resize(
+            rng.integers(0, 256, (32, 43, 3), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_CUBIC
+        )
+        mask = cv2.resize(rng.integers(0, 151, (16, 21), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(paths[0], picture)
+        cv2.imwrite(paths[1], mask)
+        pipeline = Config.fromfile(models.CONFIGS / 'beit_upernet_ade20k.py').train_pipeline
+        composed = {}
+        for scope in ('mmseg_beit', 'mmseg'):
+            with DefaultScope.overwrite_default_scope(scope):
+                composed[scope] = Compose(pipeline)
+
+        def draw(scope: str, repeats: int = 20) -> dict:
+            np.random.seed(0)  # noqa: NPY002 (the transforms draw from NumPy's global generator)
+            for _ in range(repeats):
+                info = dict(img_path=paths[0], seg_map_path=paths[1], reduce_zero_label=True, seg_fields=[])
+                result = composed[scope](info)
+            return result
+
+        ours, theirs = draw('mmseg_beit'), draw('mmseg')
+        equal = torch.equal(ours['data_samples'].gt_sem_seg.data, theirs['data_samples'].gt_sem_seg.data)
+        difference = (ours['inputs'].int() - theirs['inputs'].int()).abs().max().item()
+        agreement = f'same draws: masks equal: {equal}, images apart by at most {difference} of 255'
+        return [
+            bench.run('20 training samples', agreement, ours=lambda: draw('mmseg_beit'), mmseg=lambda: draw('mmseg'))
+        ]
+
+
+def metric(bench: Bench) -> list[Row]:
+    """Scoring one prediction of the crop's size."""
+    from mmseg.evaluation import IoUMetric as MMSegIoUMetric
+
+    from mmseg_beit.evaluation import IoUMetric
+
+    generator = torch.Generator().manual_seed(0)
+    labels, predicted = torch.randint(0, 150, (2, 1, bench.side, bench.side), generator=generator)
+    data_sample = SegDataSample(gt_sem_seg=PixelData(data=labels), pred_sem_seg=PixelData(data=predicted))
+    meta = dict(classes=[str(i) for i in range(150)])
+    rival = {}
+    for name, cls in (('ours', IoUMetric), ('mmseg', MMSegIoUMetric)):
+        scorer = cls(iou_metrics=['mIoU'])
+        scorer.dataset_meta = meta
+        rival[name] = scorer
+
+    def score(name: str) -> None:
+        for _ in range(10):
+            rival[name].process({}, [data_sample.to_dict()])
+
+    return [bench.run('metric, 10 predictions', ours=lambda: score('ours'), mmseg=lambda: score('mmseg'))]
+
+
+def imports(bench: Bench) -> list[Row]:
+    """A fresh process until a segmentor can be built."""
+
+    def start(statement: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, '-W', 'ignore', '-c', statement], check=True)
+
+    return [
+        bench.run(
+            'import to a registered segmentor',
+            ours=start('from mmseg_beit.registry import MODELS; assert MODELS.get("EncoderDecoder")'),
+            mmseg=start('from mmseg.registry import MODELS; assert MODELS.get("EncoderDecoder")'),
+            transformers=start('from transformers import BeitForSemanticSegmentation'),
+        )
+    ]
+
+
+def scaling(bench: Bench) -> list[Row]:
+    """Backbone forward with the image's side, and with the batch; the peer has tables for its own size only."""
+    rows = []
+    for side in (48, 96) if bench.tiny else (256, 512, 768, 1024):
+        backbone = dict(models.segmentor_config(bench.size, bench.tiny)['backbone'], img_size=(side, side))
+        with warnings.catch_warnings(), DefaultScope.overwrite_default_scope('mmseg'):
+            warnings.simplefilter('ignore')
+            from mmseg.registry import MODELS as MMSEG_MODELS
+
+            peer = MMSEG_MODELS.build(backbone).to(bench.device)
+        rows.append(_backbone_row(bench, f'backbone forward {side}x{side}', peer, bench.image(side, side)))
+    for batch in (2, 4):
+        img = bench.image(bench.side, bench.side, batch)
+        rows.append(_backbone_row(bench, f'backbone forward {bench.side}, {batch} images', bench.mmseg.backbone, img))
+    return rows
+
+
+def _backbone_row(bench: Bench, title: str, peer: nn.Module, img: Tensor) -> Row:
+    ours = bench.ours.eval().backbone
+    peer.eval()  # mmseg's returns nothing
+    return bench.run(title, ours=_no_grad(lambda: ours(img)), mmseg=_no_grad(lambda: peer(img)))
+
+
+ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+    'import': imports,
+    'sample': sample,
+    'metric': metric,
+    'backbone': backbone,
+    'head': head,
+    'inference': inference,
+    'training': training,
+    'scaling': scaling,
+}
