@@ -53,7 +53,8 @@ def legend_entries(masks: Sequence[np.ndarray], classes: Sequence[str], palette:
     total = shares.sum(axis=1)
     order = [int(k) for k in np.argsort(-total[:-1], kind='stable') if total[k] > 0]
     entries = [
-        LegendEntry(' '.join(str(classes[k]).split()), tuple(int(v) for v in palette[k]), tuple(map(float, shares[k]))) for k in order
+        LegendEntry(' '.join(str(classes[k]).split()), tuple(map(int, palette[k])), tuple(map(float, shares[k])))
+        for k in order
     ]
     if total[-1] > 0:
         entries.append(LegendEntry(UNLABELLED, None, tuple(float(share) or None for share in shares[-1])))

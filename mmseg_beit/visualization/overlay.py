@@ -70,7 +70,7 @@ def class_shares(mask: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def region_borders(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
-    """Pixels within `thickness` of another label along rows and columns, bool (H, W); the picture's edge is no border."""
+    """Pixels within `thickness` of another label along rows and columns: bool (H, W). A picture's edge is none."""
     border = np.zeros(mask.shape, bool)
     for step in range(1, thickness + 1):
         for labels, drawn in ((mask, border), (mask.T, border.T)):

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Predicts the classes of pictures and writes overlays.
+
+    python tools/image_demo.py photo.jpg CONFIG CHECKPOINT --out-dir out
+    python tools/image_demo.py photos/ CONFIG CHECKPOINT --out-dir out --with-legend --save-mask
+    python tools/image_demo.py 'photos/**/*.jpg' CONFIG CHECKPOINT --out-dir out --batch-size 8
+
+DIR/NAME.png is a picture's overlay, DIR/masks/NAME.png with --save-mask its mask in the values of the data set's
+annotations. Files of an earlier run are replaced, inputs never. The exit status is 1 when a picture could not be used.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmseg_beit import launch
+from mmseg_beit.errors import InputError, run_tool, sentence
+
+
+def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('images', metavar='IMAGE|FOLDER|GLOB', nargs='+', help='pictures, folders of them, or patterns')
+    parser.add_argument('config', metavar='CONFIG', help='config file, such as configs/beit_upernet_ade20k.py')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://')
+    parser.add_argument('--out-dir', metavar='DIR', required=True, help='where the results go')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0 to 1 (default: 0.5)')
+    parser.add_argument('--with-legend', action='store_true', help='add colour, name and share of the classes')
+    parser.add_argument('--borders', action='store_true', help='outline the regions')
+    parser.add_argument('--save-mask', action='store_true', help='also write index masks (PNG) to DIR/masks')
+    parser.add_argument('--recursive', action='store_true', help='search folders inside folders too')
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures that are predicted at once (default: 1)')
+    parser.add_argument('--device', metavar='cpu|cuda[:N]', help='default: a GPU if there is one')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change fields of the config, as in model.test_cfg.mode=whole',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='run the code that a pickled checkpoint brings; only for files whose author you trust',
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    launch.quiet()
+    args = parse_args()
+    launch.choose_device(args.device)
+    # Late: mmengine looks for GPUs when it is imported.
+    from mmseg_beit.apis import Inferencer
+    from mmseg_beit.apis.outputs import check_outputs, plan_names
+    from mmseg_beit.apis.pictures import find_pictures
+    from mmseg_beit.visualization.overlay import check_opacity
+
+    # What can be known wrong is found before the model is built.
+    check_opacity(args.opacity)
+    pictures = find_pictures(args.images, args.recursive, skip=args.out_dir)
+    out_dir = Path(args.out_dir)
+    names = [f'{name}.png' for name in plan_names(pictures)]
+    overlays = dict(zip((picture.path for picture in pictures), (out_dir / name for name in names), strict=True))
+    masks = {path: out_dir / 'masks' / name for path, name in zip(overlays, names, strict=True) if args.save_mask}
+    check_outputs(out_dir, [*overlays.values(), *masks.values()], pictures)
+    infer = Inferencer(
+        args.config,
+        args.checkpoint,
+        args.device or 'auto',
+        args.batch_size,
+        cfg_options=args.cfg_options,
+        trust=args.trust_checkpoint,
+    )
+    failed = _run(infer, overlays, masks, args)
+    written = len(overlays) - len(failed)
+    if written:
+        where = f'{out_dir}, masks in {out_dir / "masks"}' if masks else out_dir
+        print(f'{written} of {len(overlays)} overlays are in {where}')
+    if failed:
+        print(f'{len(failed)} of {len(overlays)} pictures could not be used, see above', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run(infer, overlays: dict[Path, Path], masks: dict[Path, Path], args: argparse.Namespace) -> list[Path]:
+    """Predicts and writes; returns the pictures that failed, each told as it fails."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    failed: list[Path] = []
+    console = Console(stderr=True, soft_wrap=True)
+    columns = ['{task.description}', BarColumn(), MofNCompleteColumn(), 'elapsed', TimeElapsedColumn(), 'left']
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(f'predicting on {infer.device}', total=len(overlays))
+
+        def tell(path: Path, error: InputError) -> None:
+            failed.append(path)
+            console.print(f'failed: {sentence(error)}', markup=False, highlight=False)
+            progress.advance(task)
+
+        for result in infer.stream(overlays, on_error=tell):
+            result.save(overlays[result.path], args.opacity, args.with_legend, args.borders)
+            if masks:
+                result.save_mask(masks[result.path])
+            progress.advance(task)
+    return failed
+
+
+if __name__ == '__main__':
+    run_tool(main)
