@@ -8,5 +8,16 @@ from .fit import Target
 from .load import convert_state_dict, load_checkpoint
 from .reading import read_state_dict
 from .report import Report
+from .writing import convert_checkpoint, inspect_checkpoint
 
-__all__ = ['Report', 'Target', 'convert_state_dict', 'from_ours', 'load_checkpoint', 'read_state_dict', 'to_ours']
+__all__ = [
+    'Report',
+    'Target',
+    'convert_checkpoint',
+    'convert_state_dict',
+    'from_ours',
+    'inspect_checkpoint',
+    'load_checkpoint',
+    'read_state_dict',
+    'to_ours',
+]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import tables
 from .formats import FAMILIES, Family, detect, reading_map, writing_map
+from .hf_config import IDENTITY_LAYER
 from .naming import layer_index
 from .report import Report
 from .tables import Grid, StateDict
@@ -76,10 +77,10 @@ def to_ours(
 
 
 def _without_identity_layer(state_dict: StateDict, meta: Mapping[str, Any], report: Report) -> StateDict:
-    """Drops the layer that :func:`.writing.transformers_config` appends, whose layer scales are zero."""
+    """Drops the layer that :func:`.hf_config.append_identity_layer` appends, whose layer scales are zero."""
     config = meta.get('config') or {}
     last = config.get('num_hidden_layers', 0)
-    if not config.get('mmseg_beit_identity_layer') or not isinstance(last, int):
+    if report.family != 'transformers' or not config.get(IDENTITY_LAYER) or not isinstance(last, int):
         return state_dict
     report.notes.append('the last layer is the identity, put there for transformers: it is left out')
     return {name: tensor for name, tensor in state_dict.items() if layer_index(name) != last - 1}

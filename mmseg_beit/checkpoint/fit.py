@@ -41,11 +41,15 @@ class Target:
         shapes: Shape of each tensor, in our names.
         names: Our name to the model's own name.
         grid: (h, w) of the position tables, ``None`` without tables.
+        norm_eps: Epsilon of the layer norms, ``None`` if unknown.
+        out_indices: 0-based blocks that the backbone returns, ``None`` if unknown.
     """
 
     shapes: dict[str, tuple[int, ...]]
     names: dict[str, str]
     grid: Grid | None
+    norm_eps: float | None = None
+    out_indices: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> 'Target':
@@ -65,7 +69,15 @@ class Target:
             elif root != prefix and name.startswith(root):
                 names[name[len(root) :]] = name
         shapes = {ours: tuple(state_dict[name].shape) for ours, name in names.items()}
-        return cls(shapes, names, _grid_of(backbone, shapes))
+        norm = next((m for m in backbone.modules() if isinstance(m, nn.LayerNorm)), None)
+        out_indices = getattr(backbone, 'out_indices', None)
+        return cls(
+            shapes,
+            names,
+            _grid_of(backbone, shapes),
+            None if norm is None else norm.eps,
+            tuple(out_indices) if out_indices else None,
+        )
 
 
 def _find_backbone(model: nn.Module) -> tuple[str, nn.Module]:
@@ -123,8 +135,13 @@ def fit(
     out = _fit_tables(out, target, grid, report)
     out = _fit_biases(out, target)
     out = _rename_norm(out, target)
-    out = _fit_shapes(out, target, report, role)
-    _check_missing(out, target, report, role)
+    reshaped = [n for n in out if n in target.shapes and tuple(out[n].shape) != target.shapes[n]]
+    unplaced = [n for n in out if n not in target.shapes]
+    _judge_reshaped(reshaped, out, target, report, role)
+    left_out = {*reshaped, *unplaced}
+    out = {name: tensor for name, tensor in out.items() if name not in left_out}
+    _judge_missing(out, target, report, role)
+    _judge_unplaced(unplaced, report, role)
     report.loaded = len(out)
     return {target.names[name]: tensor for name, tensor in out.items()}
 
@@ -196,23 +213,6 @@ def _rename_norm(state_dict: StateDict, target: Target) -> StateDict:
     return out
 
 
-def _fit_shapes(state_dict: StateDict, target: Target, report: Report, role: str) -> StateDict:
-    """Keeps what the model has a place for; everything else is left out with a reason, or is an error."""
-    out: StateDict = {}
-    unplaced: list[str] = []
-    reshaped: list[str] = []
-    for name, tensor in state_dict.items():
-        if name not in target.shapes:
-            unplaced.append(name)
-        elif tuple(tensor.shape) != target.shapes[name]:
-            reshaped.append(name)
-        else:
-            out[name] = tensor
-    _judge_reshaped(reshaped, state_dict, target, report, role)
-    _judge_unplaced(unplaced, report, role)
-    return out
-
-
 def _judge_reshaped(names: list[str], state_dict: StateDict, target: Target, report: Report, role: str) -> None:
     heads = f', {report.num_heads} heads' if report.num_heads else ''
     for name in names:
@@ -259,7 +259,7 @@ def _judge_unplaced(names: list[str], report: Report, role: str) -> None:
             report.leave_out('the model has no such part', [name])
 
 
-def _check_missing(state_dict: StateDict, target: Target, report: Report, role: str) -> None:
+def _judge_missing(state_dict: StateDict, target: Target, report: Report, role: str) -> None:
     missing = [
         name
         for name in target.shapes

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .convert import to_ours
 from .fit import ROLES, Target, check_finite, fit
+from .network import Network, known_network
 from .reading import read_state_dict
 from .report import Report
 from .tables import Grid
@@ -46,10 +47,10 @@ def convert_state_dict(
         raise InputError(f'role={role!r} is unknown: choose one of {", ".join(ROLES)}')
     target = target if isinstance(target, Target) else Target.of(target)
     ours, report = to_ours(state_dict, meta, source)
-    grid = source_grid or _known_grid(meta or {}, report)
-    fitted = fit(
-        ours, target, report, role, grid, own_family=report.family in ('mmseg_beit', 'mmsegmentation', 'mmpretrain')
-    )
+    known = known_network(meta or {}, report.family)
+    own_family = report.family in ('mmseg_beit', 'mmsegmentation', 'mmpretrain')
+    fitted = fit(ours, target, report, role, source_grid or known.grid, own_family)
+    _note_differences(known, target, report)
     return fitted, report
 
 
@@ -91,16 +92,12 @@ def load_checkpoint(
     return report
 
 
-def _known_grid(meta: Mapping[str, Any], report: Report) -> Grid | None:
-    """The grid that a file's own description or the config beside it tells."""
-    own = (meta.get('metadata') or {}).get('grid')
-    if isinstance(own, list | tuple) and len(own) == 2 and all(isinstance(side, int) and side > 0 for side in own):
-        return own[0], own[1]
-    config = meta.get('config') or {}
-    size, patch = config.get('image_size'), config.get('patch_size')
-    sides = [size, size] if isinstance(size, int) else size
-    if report.family != 'transformers' or not isinstance(sides, list) or len(sides) != 2:
-        return None
-    if not all(isinstance(number, int) and number > 0 for number in (*sides, patch)):
-        return None
-    return sides[0] // patch, sides[1] // patch
+def _note_differences(known: Network, target: Target, report: Report) -> None:
+    """Notes where model and checkpoint differ in what tensors do not show."""
+    if known.norm_eps and target.norm_eps and known.norm_eps != target.norm_eps:
+        report.notes.append(
+            f'layer norm epsilon {known.norm_eps:g} in the checkpoint, {target.norm_eps:g} in the model'
+        )
+    if report.content == 'segmentation' and known.out_indices and target.out_indices not in (None, known.out_indices):
+        theirs, ours = (', '.join(map(str, blocks)) for blocks in (known.out_indices, target.out_indices))
+        report.notes.append(f'its segmentor reads the blocks {theirs} (counted from 0), this model {ours}')

@@ -34,22 +34,24 @@ def read_state_dict(source: str | os.PathLike[str], trust: bool = False) -> tupl
         trust: Runs whatever code a pickle brings. Only for files whose author you trust.
 
     Returns:
-        The tensors by name, and what else is known: ``source`` (as given), ``path``, ``wrapper`` (the key that held the
-        tensors), ``config`` (content of a ``config.json`` beside them) and ``metadata`` (of a safetensors file, or the
-        ``meta`` entry of ours).
+        The tensors by name, and what else is known: ``path``, ``wrapper`` (the key that held the tensors), ``config``
+        (content of a ``config.json`` beside them), ``metadata`` (what our own files say about themselves) and
+        ``training_config`` (the text that mmengine leaves in a checkpoint).
 
     Raises:
         MissingFileError: There is no such file.
         InputError: The file cannot be read, is not a checkpoint, or wants to run code.
     """
     paths = resolve(source)
-    meta: dict[str, Any] = dict(source=str(source), path=str(paths[0]), wrapper=None, metadata={}, config={})
+    meta: dict[str, Any] = dict(path=str(paths[0]), wrapper=None, metadata={}, training_config=None, config={})
     tensors: dict[str, Any] = {}
     for path in paths:
         if _kind(path) == 'safetensors':
             part, metadata = _read_safetensors(path)
         else:
-            part, meta['wrapper'], metadata = _unwrap(path, _read_pickle(path, trust))
+            content = _read_pickle(path, trust)
+            part, meta['wrapper'] = _unwrap(path, content)
+            metadata, meta['training_config'] = _own_meta(content)
         meta['metadata'].update(metadata)
         tensors.update(part)
     names = strip_prefixes(tensors)
@@ -120,7 +122,7 @@ def _kind(path: Path) -> str:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -128,7 +130,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             length = int.from_bytes(file.read(8), 'little')
             json.loads(file.read(length), object_pairs_hook=_refuse_repeated)
         with safe_open(path, framework='pt', device='cpu') as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            own = json.loads((file.metadata() or {}).get('mmseg_beit', '{}'))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, own if isinstance(own, dict) else {}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
         reason = str(error).split('\n')[0].rstrip('.')
         raise InputError(f'{path} is damaged safetensors ({reason}): download or copy it again') from None
@@ -162,17 +166,16 @@ def _sentence(path: Path) -> Any:
         raise InputError(f'{path} cannot be read ({reason[:200]}): download or copy it again') from None
 
 
-def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
-    """The dictionary of tensors inside what a file holds, the key that held it, and our ``meta`` entry."""
+def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], str | None]:
+    """The dictionary of tensors inside what a file holds, and the key that held it."""
     wrapper: str | None = None
-    meta = content.get('meta') if isinstance(content, dict) else None
     for _ in range(5):
         if not isinstance(content, dict):
             break
         if any(isinstance(value, Tensor) for value in content.values()):
             if not all(isinstance(name, str) for name in content):
                 raise InputError(f'{path} holds tensors under names that are not text: it is no checkpoint of weights')
-            return content, wrapper, _own_meta(meta)
+            return content, wrapper
         inner = next((key for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break
@@ -184,10 +187,13 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], str | None, dict[
     raise InputError(f'{path} holds {kind} where a dictionary of tensors is expected: name a checkpoint of weights')
 
 
-def _own_meta(meta: Any) -> dict[str, Any]:
-    """What our own files say about themselves, if this is one."""
-    own = meta.get('mmseg_beit') if isinstance(meta, dict) else None
-    return own if isinstance(own, dict) else {}
+def _own_meta(content: Any) -> tuple[dict[str, Any], Any]:
+    """What our own files say about themselves, and the training config's text that mmengine leaves."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if not isinstance(meta, dict):
+        return {}, None
+    own = meta.get('mmseg_beit')
+    return own if isinstance(own, dict) else {}, meta.get('cfg')
 
 
 def _read_config(path: Path) -> dict[str, Any]:

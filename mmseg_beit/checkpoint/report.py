@@ -53,7 +53,8 @@ class Report:
 
     def leave_out(self, reason: str, names: Iterable[str]) -> None:
         """Notes tensors of the file that are not used."""
-        self.left_out.setdefault(reason, []).extend(names)
+        if names := list(names):
+            self.left_out.setdefault(reason, []).extend(names)
 
     def add_new(self, reason: str, names: Iterable[str]) -> None:
         """Notes tensors of the model that keep their start values."""
@@ -72,8 +73,8 @@ class Report:
         if self.loaded:
             lines.append(f'  loaded    {self.loaded} tensors')
         lines += [f'  resized   {line}' for line in self.resized]
-        lines += [f'  left out  {summarise(names)}: {reason}' for reason, names in self.left_out.items() if names]
-        lines += [f'  new       {summarise(names)}: {reason}' for reason, names in self.new.items() if names]
+        lines += [f'  left out  {summarise(names)}: {reason}' for reason, names in self.left_out.items()]
+        lines += [f'  new       {summarise(names)}: {reason}' for reason, names in self.new.items()]
         lines += [f'  note      {note}' for note in self.notes]
         return '\n'.join(lines)
 

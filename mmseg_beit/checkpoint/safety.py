@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,9 @@ class _Walker(pickle._Unpickler):
         self._check_storage = check_storage
 
     def find_class(self, module: str, name: str) -> Any:
+        if self.proto < 3:
+            # Old protocols write Python 2's names; the refusal should give today's.
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f'{module}.{name}'
         if full in STAND_INS:
             return STAND_INS[full]
@@ -246,6 +250,8 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
+        if any('/code/' in name or name.endswith('constants.pkl') for name in names):
+            raise InputError(f'{path} is a TorchScript program, not a checkpoint: save its state_dict with torch.save')
         if len(set(names)) != len(names):
             raise InputError(f'{path} holds two entries of one name, which torch.save never writes: get the file again')
         if sum(entry.file_size for entry in entries) > size or any(
@@ -256,8 +262,6 @@ def _check_archive(path: Path) -> None:
         root = next(iter(roots), '')
         by_name = {entry.filename: entry for entry in entries}
         program = by_name.get(f'{root}/data.pkl')
-        if any('/code/' in name or name.endswith('constants.pkl') for name in names):
-            raise InputError(f'{path} is a TorchScript program, not a checkpoint: save its state_dict with torch.save')
         if len(roots) != 1 or program is None:
             raise InputError(f'{path} is a zip archive but no checkpoint (no data.pkl in it): name the checkpoint file')
 

@@ -51,15 +51,16 @@ def resolve(source: str | os.PathLike[str]) -> list[Path]:
 
 def _resolve_path(path: Path) -> list[Path]:
     try:
-        if path.is_dir():
-            return _resolve_folder(path)
-        if path.is_file():
-            return [path]
+        is_dir, is_file = path.is_dir(), path.is_file()
         exists = path.exists() or path.is_symlink()
     except OSError as error:
         raise InputError(
             f'checkpoint {path} cannot be read ({error.strerror}): check the path and its permissions'
         ) from None
+    if is_dir:
+        return _resolve_folder(path)
+    if is_file:
+        return [path]
     if exists:
         raise InputError(
             f'checkpoint {path} is no regular file (a broken or circular link, a pipe, a device): name a file'
