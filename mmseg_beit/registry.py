@@ -49,6 +49,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'optimizer wrapper constructor', mmseg_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'mmseg_beit.engine'
 )
 PARAM_SCHEDULERS = _child('parameter scheduler', mmseg_registry.PARAM_SCHEDULERS, 'mmseg_beit.engine')
+LOG_PROCESSORS = _child('log processor', mmseg_registry.LOG_PROCESSORS, 'mmseg_beit.engine')
 METRICS = _child('metric', mmseg_registry.METRICS, 'mmseg_beit.evaluation')
 VISUALIZERS = _child('visualizer', mmseg_registry.VISUALIZERS, 'mmseg_beit.visualization')
 
@@ -56,7 +57,6 @@ VISUALIZERS = _child('visualizer', mmseg_registry.VISUALIZERS, 'mmseg_beit.visua
 DATA_SAMPLERS = _child('data sampler', mmseg_registry.DATA_SAMPLERS)
 EVALUATOR = _child('evaluator', mmseg_registry.EVALUATOR)
 INFERENCERS = _child('inferencer', mmseg_registry.INFERENCERS)
-LOG_PROCESSORS = _child('log processor', mmseg_registry.LOG_PROCESSORS)
 MODEL_WRAPPERS = _child('model wrapper', mmseg_registry.MODEL_WRAPPERS)
 OPTIMIZERS = _child('optimizer', mmseg_registry.OPTIMIZERS)
 RUNNERS = _child('runner', mmseg_registry.RUNNERS)

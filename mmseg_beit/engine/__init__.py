@@ -1,3 +1,3 @@
-"""What drives training: optimizer constructor and hooks. Importing this package registers them all."""
+"""What drives training: optimizer constructor, mixed precision, hooks, log lines. Importing it registers them all."""
 
-from . import layer_decay  # noqa: F401
+from . import amp, hooks, layer_decay, log_processor  # noqa: F401

@@ -1,0 +1,5 @@
+"""Metrics. Importing this package registers them."""
+
+from .iou_metric import IoUMetric
+
+__all__ = ['IoUMetric']
