@@ -59,26 +59,27 @@ def random_wood(rng: np.random.Generator, distance: float, height: float) -> Woo
     return Wood(distance, height, crown, pick(rng, FOLIAGE, 0.2), pointed, gaps, float(rng.uniform(0, 500)))
 
 
-def _region(canvas: Canvas, distance: float, highest: float):
-    """Pixels that look at a wall of this height (metres) at this distance, with position along and up the wall."""
+def _region(canvas: Canvas, distance: float, highest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Flat indices of the pixels that look at a wall (metres), their depths and positions along and up the wall."""
     view = canvas.view
     level = np.hypot(view.direction[0], view.direction[2])
     depth = distance / level
     up = view.eye[1] + depth * view.direction[1]
-    rows, columns = np.nonzero((up > -0.02 * distance) & (up < highest) & (depth < canvas.depth))
-    along = np.arctan2(view.direction[0, rows, columns], view.direction[2, rows, columns]) * distance
-    return rows, columns, depth[rows, columns], along, up[rows, columns]
+    place = np.flatnonzero((up > -0.02 * distance) & (up < highest) & (depth < canvas.depth))
+    direction = view.looks(place)
+    along = np.arctan2(direction[0], direction[2]) * distance
+    return place, depth.reshape(-1)[place], along, up.reshape(-1)[place]
 
 
 def draw_range(canvas: Canvas, hills: Range) -> None:
     """Draws a mountain range where nothing nearer is."""
-    rows, columns, depth, along, up = _region(canvas, hills.distance, hills.height * 2.2)
-    outline = ridge(along, hills.feature, hills.salt) + 0.12 * ridge(along, hills.feature / 7, hills.salt + 1)
+    place, depth, along, up = _region(canvas, hills.distance, hills.height * 2.2)
+    outline = ridge(along, 2.5 * hills.feature, hills.salt) + 0.1 * ridge(along, hills.feature / 3, hills.salt + 1)
     top = hills.height * np.clip(0.75 + 0.33 * outline, 0.06, 2.1)
     keep = np.nonzero(up < top)[0]
     if not keep.size:
         return
-    rows, columns, depth, along, up, top = rows[keep], columns[keep], depth[keep], along[keep], up[keep], top[keep]
+    place, depth, along, up, top = place[keep], depth[keep], along[keep], up[keep], top[keep]
     foot = depth / canvas.view.focal
     # Spurs run down from the ridge: the texture is stretched along the slope and sheared by the height.
     u, v = along + 0.4 * up, (top - up) * 0.6
@@ -94,7 +95,7 @@ def draw_range(canvas: Canvas, hills: Range) -> None:
     grain += 0.2 * fractal(u, v, hills.feature * 0.02, hills.salt + 6, foot)
     colour = blend(tint(hills.forest, grain), tint(hills.rock, grain), step(level, hills.treeline, 0.35))
     colour = blend(colour, np.float32([0.75, 0.77, 0.8]), step(level + 0.2 * normal[1], hills.snow + 0.15, 0.2))
-    _put(canvas, rows, columns, depth, LABELS['mountain'], colour, normal, 0.1)
+    canvas.put(place, depth, LABELS['mountain'], colour, normal, wrap=0.1)
 
 
 def draw_wood(canvas: Canvas, wood: Wood) -> None:
@@ -102,8 +103,8 @@ def draw_wood(canvas: Canvas, wood: Wood) -> None:
     for row in range(3):
         far = wood.distance * (1.15 - 0.07 * row)
         salt = wood.salt + 19.0 * row
-        rows, columns, depth, along, up = _region(canvas, far, wood.height * 1.3)
-        if not rows.size:
+        place, depth, along, up = _region(canvas, far, wood.height * 1.3)
+        if not place.size:
             continue
         u = along / wood.crown + 0.37 * row
         i = np.floor(u)
@@ -127,12 +128,4 @@ def draw_wood(canvas: Canvas, wood: Wood) -> None:
         lift = 0.2 + 0.9 * high + 0.3 * leaves[keep]
         normal = np.stack([side * np.cos(azimuth) - np.sin(azimuth), lift, -side * np.sin(azimuth) - np.cos(azimuth)])
         normal = normal / np.sqrt((normal**2).sum(0))
-        _put(canvas, rows[keep], columns[keep], depth[keep], LABELS['tree'], colour, normal, 0.3)
-
-
-def _put(canvas: Canvas, rows, columns, depth, label: int, colour: np.ndarray, normal: np.ndarray, wrap: float) -> None:
-    canvas.depth[rows, columns] = depth
-    canvas.label[rows, columns] = label
-    canvas.albedo[:, rows, columns] = colour
-    canvas.normal[:, rows, columns] = normal
-    canvas.wrap[rows, columns] = wrap
+        canvas.put(place[keep], depth[keep], LABELS['tree'], colour, normal, wrap=0.3)

@@ -169,8 +169,15 @@ def person(rng: np.random.Generator, x: float, z: float, yaw: float) -> Thing:
         parts.append((Ellipsoid(hand, (0.045 * s, 0.06 * s, 0.045 * s)), skin))
     skirted = rng.random() < 0.3
     hem = 0.6 if skirted else 0.86
-    parts.append((Ellipsoid(np.array([0, 1.2, 0]) * s, np.array([0.2 * bulk, 0.34, 0.135 * bulk]) * s), coat))
-    parts.append((Ellipsoid(np.array([0, hem + 0.18, 0]) * s, np.array([0.18 * bulk, 0.3, 0.14 * bulk]) * s), coat))
+    for side in (-1, 1):
+        chest, waist = np.array([side * 0.085 * bulk, 1.36, 0]) * s, np.array([side * 0.06 * bulk, 1.0, 0]) * s
+        parts.append((Capsule(chest, waist, 0.105 * s * bulk), coat))
+    parts.append(
+        (
+            Ellipsoid(np.array([0, hem + 0.16, 0]) * s, np.array([0.165 * bulk, 0.27, 0.13 * bulk]) * s),
+            coat if skirted else legs,
+        )
+    )
     parts.append((Capsule(np.array([0, 1.42, 0]) * s, np.array([0, 1.55, 0.01]) * s, 0.055 * s), skin))
     parts.append((Ellipsoid(np.array([0, 1.64, 0.015]) * s, np.array([0.078, 0.115, 0.095]) * s), skin))
     parts.append((Ellipsoid(np.array([0, 1.675, -0.02]) * s, np.array([0.088, 0.1, 0.1]) * s), hair))
@@ -234,7 +241,7 @@ def bin_or_bench(rng: np.random.Generator, x: float, z: float, yaw: float) -> Th
         boxes += [((sx - 0.04, 0, -0.22), (sx + 0.04, 0.62, 0.2)) for sx in (-0.75, 0.75)]
         parts = [Part(box(*corners), wood, UNLABELLED) for corners in boxes]
     else:
-        colour = _cloth(pick(rng, MASONRY), 8.0)
+        colour = _cloth(pick(rng, MASONRY) * 0.6, 8.0)
         parts = [Part(box((-0.45, 0, -0.2), (0.45, rng.uniform(0.9, 1.4), 0.2)), colour, UNLABELLED)]
     corners = 0.5 * np.array([[-1.0, -0.5], [1, -0.5], [1, 0.5], [-1, 0.5]])
     return Thing(parts, x, z, yaw, corners)

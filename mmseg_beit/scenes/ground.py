@@ -201,9 +201,9 @@ def draw_ground(canvas: Canvas, plan: GroundPlan) -> None:
     """Draws the ground plane on a blank canvas of a perspective view."""
     view = canvas.view
     t = view.eye[1] / np.maximum(-view.direction[1], 1e-6)
-    rows, columns = np.nonzero((view.direction[1] < -1e-5) & (t < _HORIZON))
-    t = t[rows, columns]
-    direction = view.direction[:, rows, columns]
+    place = np.flatnonzero((view.direction[1] < -1e-5) & (t < _HORIZON))
+    t = t.reshape(-1)[place]
+    direction = view.looks(place)
     x, z = view.eye[0] + t * direction[0], view.eye[2] + t * direction[2]
     label = plan.surfaces(x, z)
     if plan.relief > 0:
@@ -220,9 +220,4 @@ def draw_ground(canvas: Canvas, plan: GroundPlan) -> None:
         slope_x, slope_z = fractal_slope(xs, zs, feature, plan.salt + 60, fs)
         normal = np.stack([-bump * slope_x, np.ones_like(xs), -bump * slope_z])
         normal = normal / np.sqrt((normal**2).sum(0))
-        place = rows[here], columns[here]
-        canvas.depth[place] = t[here]
-        canvas.label[place] = surface
-        canvas.albedo[:, place[0], place[1]] = albedo
-        canvas.normal[:, place[0], place[1]] = normal
-        canvas.wrap[place] = wrap
+        canvas.put(place[here], t[here], surface, albedo, normal, 0.0, wrap)

@@ -42,6 +42,10 @@ class Daylight:
     cloud_size: float
     salt: float
 
+    def hides(self, distance: float) -> bool:
+        """Whether haze leaves less than a tenth of the contrast of what stands at a distance in metres."""
+        return self.haze * distance > 2.3
+
     def gradient(self, direction: np.ndarray) -> np.ndarray:
         """Clear sky in unit directions (3, ...): radiance (3, ...)."""
         up = np.clip(direction[1], 0, 1)
@@ -71,7 +75,7 @@ def random_daylight(rng: np.random.Generator) -> Daylight:
         warm = np.array([1.03, 1.0, 0.97]) ** rng.uniform(-1, 2)
         zenith, horizon, glow = grey * 0.85 * warm, grey * 1.1 * warm, grey * 0.15
         sun = sun * (0.0 if weather == 'overcast' else 0.12)
-        haze = 1 / rng.uniform(1500, 5000) if weather == 'overcast' else 1 / rng.uniform(120, 500)
+        haze = 1 / rng.uniform(3000, 9000) if weather == 'overcast' else 1 / rng.uniform(120, 500)
         cover = 1.0
     else:
         horizon = horizon * rng.uniform(0.75, 1.15)
@@ -115,20 +119,20 @@ def sunlit(canvas: Canvas, things: list[Thing], light: Daylight) -> np.ndarray:
     target = view.eye * np.float32([1, 0, 1]) + ahead / max(np.linalg.norm(ahead), 1e-3) * 0.72 * _SHADOW_REACH
     above = sun_view(light.toward_sun, target, _SHADOW_REACH, _SHADOW_PIXELS)
     nearest = cast(above, things)
-    rows, columns = np.nonzero(canvas.depth < 4 * _SHADOW_REACH)
-    point = view.eye[:, None] + canvas.depth[rows, columns] * view.direction[:, rows, columns]
+    place, point = canvas.nearer_than(4 * _SHADOW_REACH)
     # Lifting the point off its surface keeps a surface from shading itself.
-    point = point + 0.12 * canvas.normal[:, rows, columns] + 0.1 * light.toward_sun[:, None]
+    point += 0.12 * np.take(canvas.normal.reshape(3, -1), place, axis=1) + 0.1 * light.toward_sun[:, None]
     column, row, depth = above.project(point.T).astype(np.float32).T
     inside = (column > 1) & (row > 1) & (column < _SHADOW_PIXELS - 2) & (row < _SHADOW_PIXELS - 2)
-    share = np.zeros(rows.size, np.float32)
+    share = np.zeros(place.size, np.float32)
     taps = ((-0.7, -0.3), (0.3, -0.7), (0.7, 0.3), (-0.3, 0.7))
     for du, dv in taps:
-        r = np.clip(np.rint(row + dv), 0, _SHADOW_PIXELS - 1).astype(np.int32)
-        c = np.clip(np.rint(column + du), 0, _SHADOW_PIXELS - 1).astype(np.int32)
-        share += nearest[r, c] > depth - 0.15
+        # Clipping only keeps indices valid: what lies outside the map counts as lit below.
+        r = np.clip(row + (dv + 0.5), 0, _SHADOW_PIXELS - 1).astype(np.int32)
+        c = np.clip(column + (du + 0.5), 0, _SHADOW_PIXELS - 1).astype(np.int32)
+        share += np.take(nearest.reshape(-1), r * _SHADOW_PIXELS + c) > depth - 0.15
     lit = np.ones(view.size, np.float32)
-    lit[rows, columns] = np.where(inside, share / len(taps), 1)
+    lit.reshape(-1)[place] = np.where(inside, share / len(taps), 1)
     return lit
 
 
@@ -144,14 +148,14 @@ def openness(canvas: Canvas, things: list[Thing]) -> np.ndarray:
             cv2.fillPoly(plan, [np.rint((corners - origin) * scale).astype(np.int32)], 1.0)
     near = cv2.GaussianBlur(plan, (0, 0), 0.22 * scale)
     wide = cv2.GaussianBlur(plan, (0, 0), 1.1 * scale)
-    rows, columns = np.nonzero(canvas.depth < 90)
-    point = view.eye[:, None] + canvas.depth[rows, columns] * view.direction[:, rows, columns]
+    place, point = canvas.nearer_than(90)
     column = np.clip((point[0] - origin[0]) * scale, 0, side - 1).astype(np.int32)
     row = np.clip((point[2] - origin[1]) * scale, 0, side - 1).astype(np.int32)
     up = np.maximum(point[1], 0)
-    shut = 0.75 * near[row, column] * np.exp(-up / 0.15) + 0.5 * wide[row, column] * np.exp(-up / 1.0)
+    spot = row * side + column
+    shut = 0.75 * near.reshape(-1)[spot] * np.exp(-up / 0.15) + 0.5 * wide.reshape(-1)[spot] * np.exp(-up)
     out = np.ones(view.size, np.float32)
-    out[rows, columns] = np.clip(1 - shut, 0.15, 1)
+    out.reshape(-1)[place] = np.clip(1 - shut, 0.15, 1)
     return out
 
 
@@ -164,34 +168,39 @@ def shade(canvas: Canvas, things: list[Thing], light: Daylight) -> np.ndarray:
     diffuse = np.clip((facing + canvas.wrap) / (1 + canvas.wrap), 0, 1)
     up = 0.5 + 0.5 * canvas.normal[1]
     column = (slice(None), None, None)
-    ambient = light.zenith * 0.45 + light.horizon * 0.45
+    ambient = (light.zenith + light.horizon) * (1.1 if light.overcast else 0.45)
     bounce = 0.16 * (light.sun * max(light.toward_sun[1], 0.1) + ambient) * np.float32([1.0, 0.95, 0.85])
     dome = ambient[column] * up + bounce[column] * (1 - up)
     lit = sunlit(canvas, things, light)
     radiance = canvas.albedo * (light.sun[column] * (diffuse * lit) + dome * openness(canvas, things))
-    glossy = np.nonzero(canvas.gloss > 0)
-    if glossy[0].size:
-        normal, ray = canvas.normal[:, glossy[0], glossy[1]], unit[:, glossy[0], glossy[1]]
-        cos = (normal * ray).sum(0)
-        mirrored = ray - 2 * cos * normal
-        seen = light.gradient(mirrored)
-        # What is mirrored from near the horizon is mostly the other side of the street, not sky.
-        street = 0.25 + 0.75 * np.clip(
-            (mirrored[1] - 0.12) * 5 + 0.3 * fractal(mirrored[0], mirrored[1], 0.8, 3.0), 0, 1
-        )
-        share = np.clip(canvas.gloss[glossy] + 0.7 * (1 - np.abs(cos)) ** 4, 0, 0.9)
-        glint = np.clip(np.tensordot(light.toward_sun, mirrored, 1), 0, 1) ** 120 * lit[glossy]
-        base = radiance[:, glossy[0], glossy[1]]
-        base = base * (1 - share) + seen * street * share + light.sun[:, None] * glint * 1.5 * share
-        radiance[:, glossy[0], glossy[1]] = base
-    clear = np.nonzero(np.isinf(canvas.depth))
+    glossy = np.flatnonzero(canvas.gloss)
+    if glossy.size:
+        flat = radiance.reshape(3, -1)
+        flat[:, glossy] = _polish(canvas, light, glossy, flat[:, glossy], lit.reshape(-1)[glossy])
+    clear = np.flatnonzero(np.isinf(canvas.depth))
     distance = np.where(np.isinf(canvas.depth), 0, canvas.depth) * length
     veil = 1 - np.exp(-light.haze * distance)
     near_sun = np.clip(np.tensordot(light.toward_sun, unit, 1), 0, 1) ** 6
     air = light.horizon[column] * 0.92 + 0.4 * light.glow[column] * near_sun
     radiance = radiance * (1 - veil) + air * veil
-    radiance[:, clear[0], clear[1]] = sky(light, unit[:, clear[0], clear[1]])
-    return radiance.astype(np.float32)
+    radiance = np.ascontiguousarray(radiance, dtype=np.float32)
+    radiance.reshape(3, -1)[:, clear] = sky(light, np.take(unit.reshape(3, -1), clear, axis=1))
+    return radiance
+
+
+def _polish(canvas: Canvas, light: Daylight, place: np.ndarray, base: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """Adds what glass and paint mirror to their own radiance (3, N), at pixels given by flat indices (N,)."""
+    ray = canvas.view.looks(place)
+    ray = ray / np.sqrt((ray**2).sum(0))
+    normal = canvas.normal.reshape(3, -1)[:, place]
+    cos = (normal * ray).sum(0)
+    mirrored = ray - 2 * cos * normal
+    # What is mirrored from near the horizon is mostly the other side of the street, not sky.
+    skyline = (mirrored[1] - 0.12) * 5 + 0.3 * fractal(mirrored[0], mirrored[1], 0.8, 3.0)
+    seen = light.gradient(mirrored) * (0.25 + 0.75 * np.clip(skyline, 0, 1))
+    share = np.clip(canvas.gloss.reshape(-1)[place] + 0.7 * (1 - np.abs(cos)) ** 4, 0, 0.9)
+    glint = np.clip(np.tensordot(light.toward_sun, mirrored, 1), 0, 1) ** 120 * lit
+    return base * (1 - share) + (seen + light.sun[:, None] * glint * 1.5) * share
 
 
 def mirror_water(
@@ -209,11 +218,11 @@ def mirror_water(
         salt: Shifts the waves.
     """
     view = canvas.view
-    rows, columns = np.nonzero(canvas.label == LABELS['water'])
-    if not rows.size:
+    place = np.flatnonzero(canvas.label == LABELS['water'])
+    if not place.size:
         return
-    t = canvas.depth[rows, columns]
-    direction = view.direction[:, rows, columns]
+    t = canvas.depth.reshape(-1)[place]
+    direction = view.looks(place)
     ray = direction / np.sqrt((direction**2).sum(0))
     x, z = view.eye[0] + t * direction[0], view.eye[2] + t * direction[2]
     foot = view.footprint(t) * 2
@@ -244,7 +253,7 @@ def mirror_water(
     glint = np.clip(np.tensordot(light.toward_sun, mirrored, 1), 0, 1.02) ** 160 * light.sun[:, None] * 1.2
     lit = deep * (1 - fresnel) + seen * fresnel + np.clip(glint, 0, 3)
     veil = 1 - np.exp(-light.haze * t)
-    radiance[:, rows, columns] = lit * (1 - veil) + light.horizon[:, None] * 0.92 * veil
+    radiance.reshape(3, -1)[:, place] = lit * (1 - veil) + light.horizon[:, None] * 0.92 * veil
 
 
 def _read(image: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:

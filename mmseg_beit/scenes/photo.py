@@ -64,9 +64,9 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """
     luminance = image @ np.float32([0.21, 0.72, 0.07])
     key = np.exp(np.log(np.maximum(luminance, 1e-3)).mean())
-    exposure = 0.21 / key**0.8 * 2 ** rng.normal(0.0, 0.35)
+    exposure = 0.24 / key**0.9 * 2 ** rng.normal(0.0, 0.35)
     # Highlights may clip, but not half of the picture.
-    exposure = min(exposure, 1.25 / np.quantile(luminance, 0.85))
+    exposure = min(exposure, 1.8 / np.quantile(luminance, 0.85))
     warmth = rng.normal(0, 0.07)
     balance = np.float32([1 + warmth, 1 + rng.normal(0, 0.02), 1 - warmth])
     image = np.maximum(image * exposure * balance, 0)
@@ -79,7 +79,7 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     grey = (image @ np.float32([0.21, 0.72, 0.07]))[..., None]
     image = np.clip(grey + (image - grey) * rng.uniform(0.75, 1.3), 0, 1)
     image = np.where(image > 0.0031308, 1.055 * image ** (1 / 2.4) - 0.055, 12.92 * image)
-    contrast = rng.uniform(0.9, 1.2)
+    contrast = rng.uniform(0.95, 1.3)
     image = np.clip(0.5 + (image - 0.5) * contrast, 0, 1)
     if rng.random() < 0.6:
         soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)

@@ -42,12 +42,16 @@ def render_scene(
     view = camera(scene.position, scene.yaw, scene.pitch, scene.roll, scene.field_of_view, fine)
     canvas = Canvas.blank(view, LABELS['sky'])
     draw_ground(canvas, scene.plan)
+    # What nobody could see in the photograph must not be in the mask.
     for hills in scene.ranges:
-        draw_range(canvas, hills)
+        if not light.hides(hills.distance):
+            draw_range(canvas, hills)
     for wood in scene.woods:
-        draw_wood(canvas, wood)
+        if not light.hides(wood.distance):
+            draw_wood(canvas, wood)
     # Near things first: what they hide is then never painted.
-    things = sorted(scene.things, key=lambda thing: np.hypot(*(thing.place[[0, 2]] - view.eye[[0, 2]])))
+    away = [float(np.hypot(thing.x - scene.position[0], thing.z - scene.position[2])) for thing in scene.things]
+    things = [scene.things[k] for k in np.argsort(away) if not light.hides(away[k])]
     for thing in things:
         canvas.draw(thing)
     radiance = shade(canvas, things, light)

@@ -97,15 +97,15 @@ def broadleaf(
     for k in range(detail):
         # Golden-angle directions spread the clumps evenly over the crown; the jitter makes each tree its own.
         up = 1 - 2 * (k + 0.5) / detail
-        turn = 2.39996 * k + rng.normal(0, 0.4)
-        out = np.sqrt(1 - up * up) * rng.uniform(0.45, 0.75)
-        offset = np.array([np.cos(turn) * out, up * rng.uniform(0.5, 0.68), np.sin(turn) * out])
-        size = reach * rng.uniform(0.34, 0.58) * (1.25 if detail < 8 else 1.0)
-        shape = Ellipsoid(centre + reach * offset, size * np.exp(rng.normal(0, 0.12, 3)))
+        turn = 2.39996 * k + rng.normal(0, 0.5)
+        out = np.sqrt(1 - up * up) * rng.uniform(0.4, 0.85)
+        offset = np.array([np.cos(turn) * out, up * rng.uniform(0.45, 0.8), np.sin(turn) * out])
+        size = reach * rng.uniform(0.26, 0.5) * (1.3 if detail < 10 else 1.0)
+        shape = Ellipsoid(centre + reach * offset, size * np.exp(rng.normal(0, 0.18, 3)))
         salt_k = salt + 7.0 * k
         leaves = _leaves(colour, centre, reach, feature, salt_k)
         parts.append(Part(shape, leaves, LABELS['tree'], _ragged(feature, salt_k, density)))
-    return Thing(parts, x, z, 0.0, _disc(spread * 0.6))
+    return Thing(parts, x, z, 0.0, _disc(thick * 2.5))
 
 
 def conifer(rng: np.random.Generator, x: float, z: float, height: float, detail: int) -> Thing:
@@ -126,7 +126,7 @@ def conifer(rng: np.random.Generator, x: float, z: float, height: float, detail:
         shape = Ellipsoid(middle, (radius, height * 0.95 / tiers, radius))
         leaves = _leaves(colour, centre, reach, height * 0.09, salt + 5.0 * k)
         parts.append(Part(shape, leaves, LABELS['tree'], _ragged(height * 0.09, salt + 5.0 * k, 0.5)))
-    return Thing(parts, x, z, 0.0, _disc(spread * 0.8))
+    return Thing(parts, x, z, 0.0, _disc(spread * 0.5))
 
 
 def bush(rng: np.random.Generator, x: float, z: float, size: float) -> Thing:

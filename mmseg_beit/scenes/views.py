@@ -40,21 +40,40 @@ class View:
         scale = self.focal / np.where(np.abs(depth) < 1e-3, 1e-3, depth) if self.perspective else self.focal
         return np.stack([self.centre[0] + local[..., 0] * scale, self.centre[1] - local[..., 1] * scale, depth], -1)
 
-    def window(self, corners: np.ndarray) -> Window | None:
-        """Returns the rectangle of pixels that a box with these eight corners (8, 3) can touch, ``None`` if none."""
+    def windows(self, corners: np.ndarray) -> list[tuple[Window, float] | None]:
+        """Finds the pixels that boxes can touch.
+
+        Args:
+            corners: float (M, 8, 3), the corners of M boxes.
+
+        Returns:
+            For each box the rectangle of pixels and its least depth, or ``None`` where it is out of sight.
+        """
         height, width = self.size
-        column, row, depth = self.project(corners).T
-        if self.perspective and depth.min() < 0.2:
-            return None if depth.max() < 0.2 else (slice(0, height), slice(0, width))
-        left, right = max(int(column.min()) - 1, 0), min(int(column.max()) + 2, width)
-        top, bottom = max(int(row.min()) - 1, 0), min(int(row.max()) + 2, height)
-        return None if left >= right or top >= bottom else (slice(top, bottom), slice(left, right))
+        spots = self.project(corners)
+        low, high = spots.min(1), spots.max(1)
+        first = np.maximum(low[:, :2] - 1, 0)
+        last = np.minimum(high[:, :2] + 2, (width, height))
+        if self.perspective:
+            # A box that reaches behind the lens may show anywhere.
+            behind = low[:, 2] < 0.2
+            first[behind], last[behind] = 0, (width, height)
+            last[high[:, 2] < 0.2] = 0
+        found: list[tuple[Window, float] | None] = []
+        for (left, top), (right, bottom), depth in zip(first.astype(int), last.astype(int), low[:, 2], strict=True):
+            seen = left < right and top < bottom
+            found.append(((slice(top, bottom), slice(left, right)), float(depth)) if seen else None)
+        return found
 
     def rays(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Returns origins and directions of a window, one of them broadcast over its pixels."""
         if self.perspective:
             return self.origin, self.direction[:, window[0], window[1]]
         return self.origin[:, window[0], window[1]], self.direction
+
+    def looks(self, place: np.ndarray) -> np.ndarray:
+        """Directions (3, N) of a perspective view's pixels, given by their flat indices (N,)."""
+        return np.take(self.direction.reshape(3, -1), place, axis=1)
 
     def footprint(self, depth: np.ndarray) -> np.ndarray:
         """Size in metres of a pixel at a depth, before foreshortening."""
