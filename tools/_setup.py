@@ -343,7 +343,7 @@ def explain_import(error: str) -> str:
     if library and '/cv2/' in error:
         return (
             f'OpenCV cannot load the system library {library[1]}: run apt-get install -y libgl1 libglib2.0-0, or '
-            f'{python} -m pip install --no-deps --force-reinstall opencv-python-headless (needs no root), and run this again.'
+            f'{python} -m pip install --no-deps --force-reinstall opencv-python-headless, and run this again.'
         )
     if 'torchvision::nms' in error or ('torchvision' in error and 'undefined symbol' in error):
         return (
