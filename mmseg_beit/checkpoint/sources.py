@@ -9,8 +9,10 @@ import contextlib
 import json
 import os
 import re
+import socket
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+from urllib.request import getproxies
 
 from ..errors import InputError, MissingFileError
 
@@ -164,7 +166,8 @@ def _hub_file(source: str, repository: str, revision: str | None) -> Path:
             continue
         except (OSError, ValueError) as error:
             raise InputError(f'{source} cannot be looked up ({_first_line(error)})') from None
-    for name in WEIGHT_FILES:
+    # Without a name server huggingface_hub would try for half a minute, and say so line by line.
+    for name in WEIGHT_FILES if _can_reach(constants.ENDPOINT) else ():
         try:
             return with_config(fetch(name, local=False), local=False)
         except LocalEntryNotFoundError:
@@ -180,6 +183,17 @@ def _hub_file(source: str, repository: str, revision: str | None) -> Path:
         f'{source} is not in the cache and the network gave no weights: download {WEIGHT_FILES[0]} of the repository '
         f'{repository} where there is a network and name that file, or fill the cache {constants.HF_HUB_CACHE}'
     )
+
+
+def _can_reach(url: str) -> bool:
+    """Whether the host of an address has a name; behind a proxy only the proxy knows."""
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlparse(url).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _download(url: str) -> Path:
