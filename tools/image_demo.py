@@ -53,18 +53,15 @@ def main() -> int:
     launch.choose_device(args.device)
     # Late: mmengine looks for GPUs when it is imported.
     from mmseg_beit.apis import Inferencer
-    from mmseg_beit.apis.outputs import check_outputs, plan_names
+    from mmseg_beit.apis.outputs import check_outputs, plan_outputs
     from mmseg_beit.apis.pictures import find_pictures
     from mmseg_beit.visualization.overlay import check_opacity
 
     # What can be known wrong is found before the model is built.
     check_opacity(args.opacity)
     pictures = find_pictures(args.images, args.recursive, skip=args.out_dir)
-    out_dir = Path(args.out_dir)
-    names = [f'{name}.png' for name in plan_names(pictures)]
-    overlays = dict(zip((picture.path for picture in pictures), (out_dir / name for name in names), strict=True))
-    masks = {path: out_dir / 'masks' / name for path, name in zip(overlays, names, strict=True) if args.save_mask}
-    check_outputs(out_dir, [*overlays.values(), *masks.values()], pictures)
+    outputs = plan_outputs(pictures, args.out_dir, args.save_mask)
+    check_outputs(args.out_dir, outputs)
     infer = Inferencer(
         args.config,
         args.checkpoint,
@@ -73,38 +70,38 @@ def main() -> int:
         cfg_options=args.cfg_options,
         trust=args.trust_checkpoint,
     )
-    failed = _run(infer, overlays, masks, args)
-    written = len(overlays) - len(failed)
-    if written:
-        where = f'{out_dir}, masks in {out_dir / "masks"}' if masks else out_dir
-        print(f'{written} of {len(overlays)} overlays are in {where}')
-    if failed:
-        print(f'{len(failed)} of {len(overlays)} pictures could not be used, see above', file=sys.stderr)
-    return 1 if failed else 0
+    num_failed = _run(infer, outputs, args)
+    if num_failed < len(outputs):
+        print(f'{len(outputs) - num_failed} of {len(outputs)} overlays are in {args.out_dir}')
+    if num_failed:
+        print(f'{num_failed} of {len(outputs)} pictures could not be used, see above', file=sys.stderr)
+    return 1 if num_failed else 0
 
 
-def _run(infer, overlays: dict[Path, Path], masks: dict[Path, Path], args: argparse.Namespace) -> list[Path]:
-    """Predicts and writes; returns the pictures that failed, each told as it fails."""
+def _run(infer, outputs: dict, args: argparse.Namespace) -> int:
+    """Predicts and writes; returns the number of pictures that failed, each told as it fails."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    failed: list[Path] = []
+    num_failed = 0
     console = Console(stderr=True, soft_wrap=True)
     columns = ['{task.description}', BarColumn(), MofNCompleteColumn(), 'elapsed', TimeElapsedColumn(), 'left']
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(f'predicting on {infer.device}', total=len(overlays))
+        task = progress.add_task(f'predicting on {infer.device}', total=len(outputs))
 
         def tell(path: Path, error: InputError) -> None:
-            failed.append(path)
+            nonlocal num_failed
+            num_failed += 1
             console.print(f'failed: {sentence(error)}', markup=False, highlight=False)
             progress.advance(task)
 
-        for result in infer.stream(overlays, on_error=tell):
-            result.save(overlays[result.path], args.opacity, args.with_legend, args.borders)
-            if masks:
-                result.save_mask(masks[result.path])
+        for result in infer.stream(outputs, on_error=tell):
+            files = outputs[result.path]
+            result.save(files.overlay, args.opacity, args.with_legend, args.borders)
+            if files.mask:
+                result.save_mask(files.mask)
             progress.advance(task)
-    return failed
+    return num_failed
 
 
 if __name__ == '__main__':

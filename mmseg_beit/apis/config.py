@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -37,7 +37,7 @@ _UNTYPED: dict[str, set[str] | None] = {
     'metainfo': _FREE,
     'data_prefix': _FREE,
     'model_wrapper_cfg': _FREE,
-    'test_cfg': {'mode', 'crop_size', 'stride', 'batch_size', 'window_batch', 'threshold'},
+    'test_cfg': {'mode', 'crop_size', 'stride', 'window_batch_size', 'keep_logits', 'threshold'},
 }
 _DATALOADER = set(inspect.signature(DataLoader).parameters) | {
     'dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch',
@@ -233,7 +233,7 @@ def _arguments(kind: Any) -> set[str] | None:
     """Names of the arguments of a registered class, those it passes on to its bases included; ``None`` if unknown."""
     found = kind
     if isinstance(kind, str):
-        children = [reg for reg in vars(registry).values() if hasattr(reg, 'get') and hasattr(reg, 'module_dict')]
+        children = [reg for reg in vars(registry).values() if isinstance(reg, Registry)]
         found = next((cls for cls in (reg.get(kind) for reg in children) if cls is not None), None)
     if not inspect.isclass(found):
         return None

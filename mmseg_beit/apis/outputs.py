@@ -3,45 +3,76 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from .pictures import Picture
 
 
-def plan_names(pictures: Sequence[Picture]) -> list[Path]:
-    """A relative name without ending for each picture's results.
+@dataclass(frozen=True)
+class Outputs:
+    """The files that are written for a picture.
 
-    The picture's relative name without its ending; with it where two would be the same (``a.jpg`` and ``a.png`` give
-    ``a.jpg`` and ``a.png``), also where only the case of letters differs; numbered where that is still the same.
+    Args:
+        overlay: The picture with its classes' colours.
+        mask: The classes' indices; None if they are not wanted.
+    """
+
+    overlay: Path
+    mask: Path | None = None
+
+
+def plan_outputs(
+    pictures: Sequence[Picture], folder: str | os.PathLike[str], with_masks: bool = False
+) -> dict[Path, Outputs]:
+    """Names the results of each picture.
+
+    ``FOLDER/NAME.png`` and ``FOLDER/masks/NAME.png``, NAME being the picture's relative name without its ending. Where
+    two would be the same (``a.jpg`` beside ``a.png``, or names that differ in the case of letters only) both keep
+    their ending: ``a.jpg.png`` and ``a.png.png``; what is still the same gets a number.
 
     Args:
         pictures: What was found.
+        folder: Where results go.
+        with_masks: Whether masks are wanted.
 
     Returns:
-        One name per picture, in their order, all different.
+        The files to write by the picture's path, in the pictures' order, all different.
     """
-    stems = Counter(_key(picture.name.with_suffix('')) for picture in pictures)
-    names = [p.name if stems[_key(p.name.with_suffix(''))] > 1 else p.name.with_suffix('') for p in pictures]
+    names = _unique_names([picture.name for picture in pictures])
+    masks = 'masks'
+    # A searched folder may itself hold one of this name, whose overlays would meet the masks of others.
+    while any(len(name.parts) > 1 and name.parts[0].casefold() == masks for name in names):
+        masks += '_'
+    folder = Path(folder)
+    return {
+        picture.path: Outputs(folder / name, folder / masks / name if with_masks else None)
+        for picture, name in zip(pictures, names, strict=True)
+    }
+
+
+def _unique_names(names: Sequence[Path]) -> list[Path]:
+    stems = Counter(_key(name.with_suffix('')) for name in names)
     taken: set[str] = set()
     unique = []
     for name in names:
-        candidate, number = name, 2
+        stem = name if stems[_key(name.with_suffix(''))] > 1 else name.with_suffix('')
+        candidate, number = stem.with_name(f'{stem.name}.png'), 2
         while _key(candidate) in taken:
-            candidate, number = name.with_name(f'{name.name}_{number}'), number + 1
+            candidate, number = stem.with_name(f'{stem.name}_{number}.png'), number + 1
         taken.add(_key(candidate))
         unique.append(candidate)
     return unique
 
 
-def check_outputs(folder: str | os.PathLike[str], outputs: Sequence[Path], pictures: Sequence[Picture]) -> None:
+def check_outputs(folder: str | os.PathLike[str], outputs: Mapping[Path, Outputs]) -> None:
     """Makes the output folder and makes sure that results can be written there without touching an input.
 
     Args:
         folder: Where results go.
-        outputs: All files that will be written.
-        pictures: The inputs.
+        outputs: What :func:`plan_outputs` returns.
 
     Raises:
         InputError: The folder cannot be written, or a result would replace an input (also through links).
@@ -55,8 +86,8 @@ def check_outputs(folder: str | os.PathLike[str], outputs: Sequence[Path], pictu
         raise InputError(
             f'output folder {folder} cannot be written ({error.strerror or error}): choose another with --out-dir'
         ) from None
-    inputs = {_identity(picture.path): picture.path for picture in pictures}
-    for output in outputs:
+    inputs = {_identity(path): path for path in outputs if path.exists()}
+    for output in (file for files in outputs.values() for file in (files.overlay, files.mask) if file is not None):
         if output.exists() and _identity(output) in inputs:
             raise InputError(
                 f'the result {output} would replace the picture {inputs[_identity(output)]}: '

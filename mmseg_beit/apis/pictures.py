@@ -80,7 +80,8 @@ def _search(text: str, recursive: bool, skip: Path | None) -> list[Picture]:
         root, what = _fixed_part(path), f'pattern {text}'
     else:
         raise MissingFileError(f'picture {text} does not exist: name a file, a folder or a pattern like photos/*.jpg')
-    pictures = [hit for hit in hits if hit.is_file() and _looks_like_picture(hit)]
+    # A link to nowhere stays: it is reported when it cannot be read.
+    pictures = [hit for hit in hits if not hit.is_dir() and _looks_like_picture(hit)]
     if skip is not None and root.resolve() not in (skip, *skip.parents):
         skip = None  # The search does not lead there, but may happen inside.
     kept = [Picture(hit, hit.relative_to(root)) for hit in pictures if skip not in hit.resolve().parents]

@@ -17,7 +17,7 @@ from .overlay import class_shares
 
 _PANEL, _TEXT, _MUTED = (255, 255, 255), (32, 32, 32), (112, 112, 112)
 _MIN_FONT, _PICTURE_SIDES_PER_FONT = 13, 45
-_MIN_ROWS = 6
+_MIN_ROWS = 8
 _NAME_EMS = 14  # longest name in units of the type size, about 28 letters
 
 UNLABELLED = 'unlabelled'
@@ -29,7 +29,7 @@ class LegendEntry:
 
     Args:
         name: What is written, on one line.
-        color: RGB of the swatch, 0..255; None for a crossed-out box.
+        color: RGB of the swatch, 0..255; None for a line about what has no colour.
         shares: Shares 0..1, one for each column of numbers; None leaves the place empty.
     """
 
@@ -131,7 +131,7 @@ class _Panel:
         if below:
             columns = max(1, (self.width - 2 * self.pad + self.gap) // (self.column + self.gap))
             rows = -(-max(len(self.entries), 1) // columns)
-            rows = min(rows, max(_MIN_ROWS, (self.height - 2 * self.pad) // self.row - heading_rows))
+            rows = min(rows, max(_MIN_ROWS, (self.height // 2 - 2 * self.pad) // self.row - heading_rows))
         else:
             rows = max(_MIN_ROWS, (self.height - 2 * self.pad) // self.row - heading_rows)
             columns = -(-max(len(self.entries), 1) // rows)
@@ -157,9 +157,8 @@ class _Panel:
         stroke = max(1, self.size // 16)
         box = (left, middle - self.size // 2, left + self.size - 1, middle - self.size // 2 + self.size - 1)
         # The outline keeps white and very light colours visible on the panel.
-        pen.rectangle(box, fill=entry.color or _PANEL, outline=_MUTED, width=stroke)
-        if entry.color is None:
-            pen.line(box, fill=_MUTED, width=stroke)
+        if entry.color is not None:
+            pen.rectangle(box, fill=entry.color, outline=_MUTED, width=stroke)
         name = _elide(entry.name, self.font, self.name_width)
         color = _TEXT if entry.color is not None else _MUTED
         pen.text((left + round(1.5 * self.size), middle), name, color, self.font, anchor='lm')

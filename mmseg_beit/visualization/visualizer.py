@@ -56,6 +56,16 @@ class SegLocalVisualizer(MMSegSegLocalVisualizer):
         elif dataset_name:
             self.set_dataset_meta(dataset_name=dataset_name)
 
+    # mmengine's property answers in the main process only; in a test every process draws its own images.
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Names and colours of the classes: ``classes``, ``palette``."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
+
     def draw(
         self,
         image: np.ndarray,
