@@ -3,11 +3,12 @@
 import os
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..checkpoint import load_checkpoint, read_state_dict
-from ..checkpoint.safety import ZIP_MAGIC, torch_allow_list
+from ..checkpoint.reading import _read_pickle
+from ..checkpoint.safety import ZIP_MAGIC
+from ..checkpoint.sources import resolve
 from ..errors import InputError
 
 
@@ -30,7 +31,7 @@ def load_for_inference(model: nn.Module, source: str | os.PathLike[str], trust: 
         load_checkpoint(model, source, role='test', trust=trust)
     else:  # mmseg's other backbones
         _load_by_name(model, source, trust)
-    return _dataset_meta(read_state_dict(source, trust)[1]['path'], trust)
+    return _dataset_meta(source, trust)
 
 
 def _load_by_name(model: nn.Module, source: str | os.PathLike[str], trust: bool) -> None:
@@ -47,14 +48,13 @@ def _load_by_name(model: nn.Module, source: str | os.PathLike[str], trust: bool)
     model.load_state_dict(state_dict, strict=False)
 
 
-def _dataset_meta(path: str, trust: bool) -> dict[str, Any]:
+def _dataset_meta(source: str | os.PathLike[str], trust: bool) -> dict[str, Any]:
     """The data set's description in an OpenMMLab checkpoint; the file was read and checked before."""
-    with open(path, 'rb') as file:
-        is_archive = file.read(4) == ZIP_MAGIC
-    if not is_archive:
-        return {}
-    with torch.serialization.safe_globals(torch_allow_list()):
-        content = torch.load(path, map_location='cpu', weights_only=not trust, mmap=True)
+    path = resolve(source)[0]
+    with path.open('rb') as file:
+        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+            return {}
+    content = _read_pickle(path, trust)
     meta = content.get('meta') if isinstance(content, dict) else None
     if not isinstance(meta, dict):
         return {}
