@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NAME = 'mmseg-beit'
 ENVIRONMENT = Path(sys.prefix)
+PIP = f'{shlex.quote(sys.executable)} -m pip'  # for the user's shell
 LOG = ENVIRONMENT / 'mmseg-beit-setup.log'
 STATE = ENVIRONMENT / 'mmseg-beit-setup.json'
 GIB = 1024**3
@@ -100,7 +102,7 @@ def unmet(extra: str) -> list[str]:
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        return ['everything']
+        return ['everything in a new environment']
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires(NAME) or []]
     except importlib.metadata.PackageNotFoundError:
@@ -153,7 +155,7 @@ def refuse_originals() -> None:
             raise SetupError(
                 f'this environment holds {name} {found}, whose files the fork {fork} would overwrite: deactivate it, '
                 'so that .venv is made here, or keep the originals and install by hand '
-                f'({sys.executable} -m pip install --no-deps -e "{ROOT}").'
+                f'({PIP} install --no-deps -e {shlex.quote(str(ROOT))}).'
             )
 
 
@@ -179,7 +181,7 @@ def check_disk(with_torch: bool) -> bool:
         if free < need:
             smaller = (
                 ', or first install the smaller CPU builds of torch and torchvision (the install page of PyTorch has '
-                f'the command; use {sys.executable} -m pip)'
+                f'the command; use {PIP})'
                 if with_torch
                 else ''
             )
@@ -231,7 +233,7 @@ def explain(log: str) -> str:
     Returns:
         What happened and the remedy.
     """
-    again = f'and run this again; what was downloaded is kept (log: {LOG}).'
+    again = f'and run this again (log: {LOG}).'
     if re.search('No space left on device|Disk quota exceeded', log):
         return f'the disk is full: free space for {ENVIRONMENT} and {tempfile.gettempdir()} {again}'
     if re.search('CERTIFICATE_VERIFY_FAILED|SSLError|SSLCertVerificationError', log):
@@ -337,19 +339,18 @@ def explain_import(error: str) -> str:
     Returns:
         What is wrong and the remedy.
     """
-    python = sys.executable
     last = error.strip().splitlines()[-1] if error.strip() else 'no output'
     library = re.search(r'ImportError: (\S+): cannot open shared object file', error)
     if library and '/cv2/' in error:
         return (
             f'OpenCV cannot load the system library {library[1]}: run apt-get install -y libgl1 libglib2.0-0, or '
-            f'{python} -m pip install --no-deps --force-reinstall opencv-python-headless, and run this again.'
+            f'{PIP} install --no-deps --force-reinstall opencv-python-headless, and run this again.'
         )
     if 'torchvision::nms' in error or ('torchvision' in error and 'undefined symbol' in error):
         return (
             f'torch {version("torch")} and torchvision {version("torchvision")} are builds that do not fit each other: '
             'install both from one index (a CPU-only torch needs the CPU-only torchvision beside it), or run '
-            f'{python} -m pip uninstall -y torch torchvision for the default pair (6 GB), and run this again.'
+            f'{PIP} uninstall -y torch torchvision for the default pair (6 GB), and run this again.'
         )
     return (
         f'the installed packages do not import ({last[:300]}): remove {ENVIRONMENT} or mend that, and run this again.'
