@@ -1,6 +1,7 @@
 """Data sets. Importing this package registers them all."""
 
+from .base import ADE20KDataset, BaseSegDataset
 from .msrc import MSRCDataset
 from .scenes import ScenesDataset
 
-__all__ = ['MSRCDataset', 'ScenesDataset']
+__all__ = ['ADE20KDataset', 'BaseSegDataset', 'MSRCDataset', 'ScenesDataset']

@@ -1,8 +1,8 @@
 """MSRC v2: 591 natural photographs with 23 classes (Shotton et al., TextonBoost, ECCV 2006), in ADE20K's layout."""
 
-from mmseg.datasets import BaseSegDataset
-
 from mmseg_beit.registry import DATASETS
+
+from .base import BaseSegDataset
 
 
 @DATASETS.register_module()

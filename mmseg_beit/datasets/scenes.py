@@ -1,8 +1,8 @@
 """The rendered scenes (``mmseg_beit.scenes``, ``tools/make_scenes.py``) as a data set in ADE20K's terms."""
 
-from mmseg.datasets import ADE20KDataset
-
 from mmseg_beit.registry import DATASETS
+
+from .base import ADE20KDataset
 
 
 @DATASETS.register_module()

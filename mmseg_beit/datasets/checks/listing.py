@@ -47,7 +47,8 @@ def check_names(dataset, data_list: Sequence[dict]) -> list[str]:
     listed = bool(dataset.ann_file) and not os.path.isdir(dataset.ann_file)
     all_images = set(_files(img_dir))
     wanted_images = {item['img_path'] for item in data_list}
-    ignored = sorted(name for name in all_images - wanted_images if name.lower().endswith(_IMAGE_TYPES))
+    ignored = [name for name in all_images - wanted_images if name.lower().endswith(_IMAGE_TYPES)]
+    ignored = sorted(filter(os.path.isfile, ignored))  # a link to nowhere is no picture
     if not data_list:
         raise MissingFileError(_no_image(dataset, img_dir, listed, ignored))
     if listed and (lost := sorted(wanted_images - all_images)):
