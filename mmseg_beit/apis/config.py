@@ -94,8 +94,8 @@ def apply_options(config: Config, options: Mapping[str, Any]) -> None:
             variable that the config has already used up.
     """
     with _scope(config):
-        for name, value in options.items():
-            _check_option(config, name, value)
+        for name in options:
+            _check_option(config, name, options)
     try:
         config.merge_from_dict(dict(options))
     except (KeyError, TypeError, AssertionError) as error:
@@ -149,6 +149,10 @@ def builder_sentences() -> Iterator[None]:
     """
     try:
         yield
+    except FileNotFoundError as error:
+        if isinstance(error, InputError) or not error.filename:
+            raise
+        raise MissingFileError(f'{error.filename} does not exist: correct the path in the config') from error
     except KeyError as error:
         if match := re.search(r"(\w+) is not in the ([\w:\-. ]+?)(?: registry)?\.", str(error)):
             kind = match[2].split('::')[-1]
@@ -166,7 +170,7 @@ def builder_sentences() -> Iterator[None]:
         raise
 
 
-def _check_option(config: Config, name: str, value: Any) -> None:
+def _check_option(config: Config, name: str, options: Mapping[str, Any]) -> None:
     keys = name.split('.')
     node: Any = config._cfg_dict
     for depth, key in enumerate(keys):
@@ -182,9 +186,11 @@ def _check_option(config: Config, name: str, value: Any) -> None:
                 node = node[key]
                 continue
             allowed = _allowed(node, keys[depth - 1] if depth else '')
-            if allowed is not None and key not in allowed and not _is_new_hook(keys, depth, value):
+            if allowed is not None and key not in allowed and not _is_new_hook(name, options):
                 where = f'{here} has no field' if here else 'the config has no field'
-                raise InputError(f'--cfg-options {name}: {where} {key!r}{_nearest(key, set(node) | allowed)}')
+                deeper = [] if here else list(_paths_to(node, key))[:2]
+                hint = f', did you mean {" or ".join(deeper)}?' if deeper else _nearest(key, set(node) | allowed)
+                raise InputError(f'--cfg-options {name}: {where} {key!r}{hint}')
             return
         else:
             raise InputError(f'--cfg-options {name}: {here} is {node!r} and has no fields, so no {key!r}')
@@ -214,6 +220,17 @@ def _paths_of(node: Any, key: str, value: Any, here: str = '') -> Iterator[str]:
             yield from _paths_of(item, key, value, path)
 
 
+def _paths_to(node: Any, key: str, here: str = '') -> Iterator[str]:
+    """Dotted names of the fields of a name, at any depth."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for name, item in items:
+        path = f'{here}.{name}' if here else str(name)
+        if name == key:
+            yield path
+        elif here or name in _top_fields():
+            yield from _paths_to(item, key, path)
+
+
 def _top_fields() -> set[str]:
     return (set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}) | _RUNNER_FIELDS
 
@@ -237,7 +254,7 @@ def _arguments(kind: Any) -> set[str] | None:
         found = next((cls for cls in (reg.get(kind) for reg in children) if cls is not None), None)
     if not inspect.isclass(found):
         return None
-    names: set[str] = {'type', '_scope_', 'init_cfg'} | ({'constructor'} if 'optimizer' in _signature(found) else set())
+    names: set[str] = {'type', '_scope_'} | ({'constructor'} if 'optimizer' in _signature(found) else set())
     for cls in found.__mro__:
         if '__init__' not in vars(cls):
             continue
@@ -245,16 +262,18 @@ def _arguments(kind: Any) -> set[str] | None:
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return names - {'self'}
+    return names - {'self', 'params'}
 
 
 def _signature(cls: type) -> set[str]:
     return set(inspect.signature(cls.__init__).parameters)
 
 
-def _is_new_hook(keys: list[str], depth: int, value: Any) -> bool:
-    whole = depth == 1 and keys[0] == 'default_hooks' and len(keys) == 2
-    return whole and (value is None or isinstance(value, Mapping))
+def _is_new_hook(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option belongs to a default hook that the options themselves add by its ``type``."""
+    first, _, rest = name.partition('.')
+    hook = f'{first}.{rest.partition(".")[0]}'
+    return first == 'default_hooks' and (f'{hook}.type' in options or options.get(hook, ...) is None)
 
 
 def _crops(config: Config) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
 from ..checkpoint import convert_state_dict, read_state_dict
-from ..checkpoint.safety import check_pickle, torch_allow_list
+from ..checkpoint.safety import STAND_INS, check_pickle
 from ..engine.resuming import checkpoints_newest_first, replacing
 from ..engine.sync_batch_norm import replace_sync_batch_norm
 from ..errors import InputError, MissingFileError, sentence
@@ -170,7 +170,7 @@ class BEiTRunner(Runner):
         if not self.trust_checkpoint:
             check_pickle(path)
         try:
-            with torch.serialization.safe_globals(torch_allow_list()):
+            with torch.serialization.safe_globals(list(STAND_INS.values())):
                 content = torch.load(path, map_location=map_location, weights_only=not self.trust_checkpoint)
         # A damaged file can fail in PyTorch in any way.
         except Exception as error:
@@ -244,7 +244,8 @@ class _TerminalFormatter(logging.Formatter):
 
 
 def _holds_beit(model: nn.Module) -> bool:
-    return any(hasattr(module, 'fit_state_dict') and hasattr(module, 'layer_id') for module in model.modules())
+    parts = ('patch_embed', 'layers', 'cls_token')
+    return any(all(hasattr(module, part) for part in parts) for module in model.modules())
 
 
 def _check_names(model: nn.Module, state_dict: dict, source: str, strict: bool = True) -> None:

@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 
 from ...errors import InputError
 from ...registry import HOOKS
-from ..resuming import newest_checkpoint
 
 
 class NonFiniteLossError(InputError):
@@ -54,7 +53,7 @@ class NonFiniteLossHook(Hook):
     def _sentence(runner: Runner, names: list[str]) -> str:
         rates = runner.optim_wrapper.get_lr()
         rate = max(value for values in rates.values() for value in values)
-        checkpoint = newest_checkpoint(runner.work_dir)
+        checkpoint = runner.message_hub.runtime_info.get('last_ckpt')
         last = f'the last good checkpoint is {checkpoint}' if checkpoint else 'no checkpoint had been written yet'
         return (
             f'the loss is not finite at iteration {runner.iter + 1} ({", ".join(names)}; '
