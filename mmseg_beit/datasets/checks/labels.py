@@ -110,7 +110,9 @@ def explain_lost_labels(present: np.ndarray, table: np.ndarray, num_classes: int
         return (f'{where} hold only 0 and 255, and 255 means "ignore": '
                 'write the foreground as 1 (for instance mask // 255) with reduce_zero_label=False and two classes')
     if values.size and not (table[values] < num_classes).any():
-        remedy = 'set reduce_zero_label=False in the dataset' if reduce_zero_label else 'write class indices from 0'
+        remedy = 'check that these are the masks you mean'
+        if reduce_zero_label and num_classes == 1:
+            remedy = 'set reduce_zero_label=False in the dataset'
         return f'{where} hold only {name_values(values)}, all of them ignored, so nothing can be learnt: {remedy}'
     stored = values[values != IGNORED]
     if reduce_zero_label and num_classes > 1 and np.array_equal(stored, np.arange(num_classes)):

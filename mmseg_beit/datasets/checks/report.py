@@ -56,6 +56,13 @@ class DataReport:
             np.add.at(pixels, self.table, self.value_pixels)
         return pixels
 
+    def class_images(self) -> np.ndarray:
+        """Masks in which each label occurs, at most one stored value for each: int64 (256,)."""
+        images = np.zeros(NUM_VALUES, np.int64)
+        if self.value_images:
+            np.maximum.at(images, self.table, self.value_images)
+        return images
+
     def raise_problems(self) -> None:
         """Raises the first problem.
 
