@@ -10,6 +10,7 @@ annotations. Files of an earlier run are replaced, inputs never. The exit status
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def main() -> int:
     args = parse_args()
     launch.choose_device(args.device)
     # Late: mmengine looks for GPUs when it is imported.
+    from mmengine.logging import MMLogger
+
     from mmseg_beit.apis import Inferencer
     from mmseg_beit.apis.outputs import check_outputs, plan_outputs
     from mmseg_beit.apis.pictures import find_pictures
@@ -62,6 +65,8 @@ def main() -> int:
     pictures = find_pictures(args.images, args.recursive, skip=args.out_dir)
     outputs = plan_outputs(pictures, args.out_dir, args.save_mask)
     check_outputs(args.out_dir, outputs)
+    for handler in MMLogger.get_instance('image_demo', log_level='INFO').handlers:  # tells what was loaded
+        handler.setFormatter(logging.Formatter('%(message)s'))
     infer = Inferencer(
         args.config,
         args.checkpoint,

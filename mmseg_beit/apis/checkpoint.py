@@ -27,7 +27,7 @@ def load_for_inference(model: nn.Module, source: str | os.PathLike[str], trust: 
         MissingFileError: There is no such file.
         InputError: The file cannot be read, or is of another model.
     """
-    if any(hasattr(module, 'fit_state_dict') for module in model.modules()):
+    if all(hasattr(model.backbone, part) for part in ('patch_embed', 'layers', 'cls_token')):
         load_checkpoint(model, source, role='test', trust=trust)
     else:  # mmseg's other backbones
         _load_by_name(model, source, trust)

@@ -15,3 +15,11 @@ def test_docstring_examples(module, demo):
         report: list[str] = []
         failures, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
         assert not failures, ''.join(report)
+
+
+def test_examples_of_the_documentation(demo, project):
+    report: list[str] = []
+    text = (project / 'docs' / 'inference.md').read_text()
+    test = doctest.DocTestParser().get_doctest(text, {}, 'inference.md', None, 0)
+    failures, tried = doctest.DocTestRunner().run(test, out=report.append)
+    assert tried and not failures, ''.join(report)
