@@ -18,9 +18,6 @@ from .naming import layer_index
 from .report import Report
 from .tables import Grid, StateDict
 
-# Tensors of pre-training models that belong to neither backbone nor head.
-_TOKENIZER = ('target_generator.', 'data_preprocessor.', 'momentum.')
-
 
 def to_ours(
     state_dict: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None, source: str = 'the checkpoint'
@@ -41,14 +38,11 @@ def to_ours(
     """
     meta = meta or {}
     family = detect(state_dict, source, meta.get('wrapper'))
-    report = Report(source=source, family=family.title)
+    report = Report(source=source, format=family.name, family=family.title)
     name_map, prefix = reading_map(family, state_dict)
     out: StateDict = {}
     unknown: list[str] = []
     for name, tensor in state_dict.items():
-        if name.startswith(_TOKENIZER):
-            report.leave_out('no part of a BEiT', [name])
-            continue
         ours = name_map.to_ours(prefix + name)
         if ours is None:
             # Heads beside a backbone without prefix.
@@ -80,7 +74,7 @@ def _without_identity_layer(state_dict: StateDict, meta: Mapping[str, Any], repo
     """Drops the layer that :func:`.hf_config.append_identity_layer` appends, whose layer scales are zero."""
     config = meta.get('config') or {}
     last = config.get('num_hidden_layers', 0)
-    if report.family != 'transformers' or not config.get(IDENTITY_LAYER) or not isinstance(last, int):
+    if report.format != 'hf' or not config.get(IDENTITY_LAYER) or not isinstance(last, int):
         return state_dict
     report.notes.append('the last layer is the identity, put there for transformers: it is left out')
     return {name: tensor for name, tensor in state_dict.items() if layer_index(name) != last - 1}
@@ -132,7 +126,7 @@ def from_ours(state_dict: StateDict, family: str | Family, grid: Grid | None = N
         InputError: The family cannot hold the backbone (mmseg has no absolute position embeddings).
     """
     family = FAMILIES[family] if isinstance(family, str) else family
-    report = Report(family=family.title, grid=grid)
+    report = Report(format=family.name, family=family.title, grid=grid)
     describe(state_dict, report)
     out = {name: tensor for name, tensor in state_dict.items() if not tables.is_index(name)}
     out = _drop_parts(out, family, report)

@@ -283,10 +283,12 @@ def _judge_missing(state_dict: StateDict, target: Target, report: Report, role: 
     if not fatal:
         return
     last = fatal[0].rpartition('.')[2]
-    if fatal[0].startswith('backbone.'):
-        remedy = (
-            f'set {_REMEDIES[last]} of the backbone to match' if last in _REMEDIES else 'name a complete checkpoint'
-        )
+    # What no layer has is another kind of network; what some lack is an incomplete file.
+    everywhere = {name for name in target.shapes if name.rpartition('.')[2] == last} <= set(fatal)
+    if last in _REMEDIES and everywhere:
+        remedy = f'set {_REMEDIES[last]} of the backbone to match'
+    elif fatal[0].startswith('backbone.'):
+        remedy = 'name a complete checkpoint'
     else:
         remedy = 'name a checkpoint trained with this config'
     what = fatal[0] if len(fatal) == 1 else summarise(fatal, limit=2)

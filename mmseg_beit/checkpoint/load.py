@@ -47,8 +47,8 @@ def convert_state_dict(
         raise InputError(f'role={role!r} is unknown: choose one of {", ".join(ROLES)}')
     target = target if isinstance(target, Target) else Target.of(target)
     ours, report = to_ours(state_dict, meta, source)
-    known = known_network(meta or {}, report.family)
-    own_family = report.family in ('mmseg_beit', 'mmsegmentation', 'mmpretrain')
+    known = known_network(meta or {}, report.format)
+    own_family = report.format in ('mmseg_beit', 'mmseg', 'mmpretrain')
     fitted = fit(ours, target, report, role, source_grid or known.grid, own_family)
     _note_differences(known, target, report)
     return fitted, report

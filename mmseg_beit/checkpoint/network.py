@@ -31,7 +31,7 @@ def known_network(meta: Mapping[str, Any], family: str) -> Network:
 
     Args:
         meta: From :func:`.reading.read_state_dict`; written by a stranger, so nothing in it is taken to be sound.
-        family: The family's title.
+        family: The family's name.
 
     Returns:
         What is known.
@@ -40,13 +40,12 @@ def known_network(meta: Mapping[str, Any], family: str) -> Network:
     if isinstance(own, Mapping) and 'grid' in own:
         return Network(_pair(own.get('grid')), _number(own.get('norm_eps')), _indices(own.get('out_indices')))
     config = meta.get('config')
-    if family == 'transformers' and isinstance(config, Mapping):
-        return _from_transformers(config)
-    if family == 'transformers':
-        return Network()
-    if family.startswith(('official', 'timm')):
+    if family == 'hf':
+        return _from_transformers(config) if isinstance(config, Mapping) else Network()
+    if family in ('official', 'timm'):
         return Network(norm_eps=_OFFICIAL_EPS)
-    return _from_training_config(meta.get('training_config'))
+    # The norms' default: mmpretrain's BEiT brings the official one, elsewhere it is PyTorch's.
+    return _from_training_config(meta.get('training_config'), _OFFICIAL_EPS if family == 'mmpretrain' else 1e-5)
 
 
 def _from_transformers(config: Mapping[str, Any]) -> Network:
@@ -59,7 +58,7 @@ def _from_transformers(config: Mapping[str, Any]) -> Network:
     return Network(grid, _number(config.get('layer_norm_eps')), blocks)
 
 
-def _from_training_config(text: Any) -> Network:
+def _from_training_config(text: Any, default_eps: float) -> Network:
     """Finds ``backbone=dict(...)`` in the text of a training config, which is parsed and never run."""
     if not isinstance(text, str) or len(text) > 1 << 20:
         return Network()
@@ -73,9 +72,8 @@ def _from_training_config(text: Any) -> Network:
                 values = {k.arg: k.value for k in keyword.value.keywords}
                 norm = values.get('norm_cfg')
                 eps = {k.arg: k.value for k in norm.keywords}.get('eps') if isinstance(norm, ast.Call) else None
-                # Without an eps, mmengine's LN has PyTorch's default.
                 return Network(
-                    norm_eps=1e-5 if eps is None else _number(_literal(eps)),
+                    norm_eps=default_eps if eps is None else _number(_literal(eps)),
                     out_indices=_indices(_literal(values.get('out_indices'))),
                 )
     return Network()

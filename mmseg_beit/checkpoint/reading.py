@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from .formats import strip_prefixes
-from .safety import ZIP_MAGIC, check_pickle, torch_allow_list
+from .safety import STAND_INS, ZIP_MAGIC, check_pickle
 from .sources import resolve
 from .tables import is_index
 
 _WRAPPERS = ('state_dict', 'model', 'module', 'model_state_dict', 'teacher', 'model_ema', 'state_dict_ema')
-_MAX_HEADER = 100 << 20
+_MAX_HEADER = 25 << 20
 
 
 def read_state_dict(source: str | os.PathLike[str], trust: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -152,7 +152,7 @@ def _read_pickle(path: Path, trust: bool) -> Any:
     check_pickle(path)
     with path.open('rb') as file:
         is_archive = file.read(4) == ZIP_MAGIC
-    with _sentence(path), torch.serialization.safe_globals(torch_allow_list()):
+    with _sentence(path), torch.serialization.safe_globals(list(STAND_INS.values())):
         return torch.load(path, map_location='cpu', weights_only=True, mmap=is_archive)
 
 
@@ -172,15 +172,16 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], str | None]:
     for _ in range(5):
         if not isinstance(content, dict):
             break
-        if any(isinstance(value, Tensor) for value in content.values()):
+        inner = next((key for key in _WRAPPERS if isinstance(content.get(key), dict) and content[key]), None)
+        if inner is not None:
+            wrapper = wrapper or inner
+            content = content[inner]
+        elif any(isinstance(value, Tensor) for value in content.values()):
             if not all(isinstance(name, str) for name in content):
                 raise InputError(f'{path} holds tensors under names that are not text: it is no checkpoint of weights')
             return content, wrapper
-        inner = next((key for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if inner is None:
+        else:
             break
-        wrapper = wrapper or inner
-        content = content[inner]
     kind = f'a {type(content).__name__}'
     if isinstance(content, dict):
         kind = f'a dictionary of {", ".join(repr(key)[:40] for key in list(content)[:4]) or "nothing"}'

@@ -15,7 +15,8 @@ class Report:
 
     Attributes:
         source: What was named.
-        family: Title of the family.
+        format: Name of the family, as ``--to`` takes it.
+        family: Its title.
         content: What the checkpoint is: ``segmentation``, ``classification``, ``self-supervised pre-training``,
         ``backbone``. width: Width D of the backbone.
         depth: Number of its layers.
@@ -31,6 +32,7 @@ class Report:
     """
 
     source: str = ''
+    format: str = ''
     family: str = ''
     content: str = 'backbone'
     width: int = 0

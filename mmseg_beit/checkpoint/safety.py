@@ -49,7 +49,7 @@ class Inert:
 
 def _history_method(owner: Any, name: str) -> None:
     # mmengine's HistoryBuffer pickles its methods by getattr: the only use of getattr that is let through.
-    if owner is not Inert:
+    if not (isinstance(owner, type) and issubclass(owner, Inert)):
         raise pickle.UnpicklingError('getattr is allowed for mmengine.logging.history_buffer.HistoryBuffer only')
 
 
@@ -59,7 +59,7 @@ def _latin1(text: str, encoding: str) -> Inert:
     return Inert()
 
 
-STAND_INS: dict[str, Callable[..., Any]] = {
+_ALLOWED: dict[str, Callable[..., Any]] = {
     # Left by training scripts: options, logs, random states and metrics. None of them is needed, none is built.
     'argparse.Namespace': Inert,
     'pathlib.PosixPath': Inert,
@@ -74,7 +74,23 @@ STAND_INS: dict[str, Callable[..., Any]] = {
     'numpy._core.multiarray.scalar': Inert,
     '_codecs.encode': _latin1,
 }
-"""Names that are let through, and the harmless thing that takes their place. The allow-list, with what torch needs."""
+
+
+def _stand_in(full_name: str, thing: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a stand-in that bears the name it stands for: by that name PyTorch's allow-list knows it."""
+    module, _, name = full_name.rpartition('.')
+    if thing is Inert:
+        return type(name, (Inert,), dict(__module__=module))
+
+    def call(*args: Any) -> Any:
+        return thing(*args)
+
+    call.__module__, call.__name__, call.__qualname__ = module, name, name
+    return call
+
+
+STAND_INS = {name: _stand_in(name, thing) for name, thing in _ALLOWED.items()}
+"""The allow-list, with what torch needs: names that are let through, and the harmless thing that takes their place."""
 
 _TORCH_VALUES = {f'torch.{name}' for name in ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'Size', 'device')}
 
@@ -204,11 +220,6 @@ def _rebuild_parameter(data: Any, *rest: Any) -> _Tensor:
     if not isinstance(data, _Tensor):
         raise pickle.UnpicklingError('a parameter is described wrongly')
     return _Tensor()
-
-
-def torch_allow_list() -> list[tuple[Callable[..., Any], str]]:
-    """The allow-list in the form that ``torch.serialization.safe_globals`` takes."""
-    return [(stand_in, name) for name, stand_in in STAND_INS.items()]
 
 
 def check_pickle(path: Path) -> None:

@@ -24,6 +24,7 @@ SHARED_TABLE = 'backbone.rel_pos_bias.relative_position_bias_table'
 POS_EMBED = 'backbone.pos_embed'
 _TABLE = '.relative_position_bias_table'
 _INDEX = '.relative_position_index'
+_NETWORK = ('backbone.', 'neck.')
 
 
 def join_qkv(state_dict: StateDict) -> StateDict:
@@ -73,7 +74,7 @@ def split_bias(state_dict: StateDict) -> tuple[StateDict, list[str]]:
     dropped: list[str] = []
     for name, tensor in state_dict.items():
         attn, _, kind = name.rpartition('.attn.')
-        if attn and kind == 'qkv.bias':
+        if attn and kind == 'qkv.bias' and name.startswith(_NETWORK):
             q, k, v = tensor.chunk(3)
             out[f'{attn}.attn.q_bias'], out[f'{attn}.attn.v_bias'] = q.contiguous(), v.contiguous()
             if torch.any(k != 0):
@@ -130,8 +131,8 @@ def is_index(name: str) -> bool:
 
 
 def table_names(state_dict: StateDict) -> list[str]:
-    """Our names of the relative position tables, those of pre-training heads included."""
-    return [name for name in state_dict if name.endswith(_TABLE)]
+    """Our names of the relative position tables of backbone and pre-training head (not of a tokenizer beside them)."""
+    return [name for name in state_dict if name.endswith(_TABLE) and name.startswith(_NETWORK)]
 
 
 def relative_position_index(grid: Grid) -> Tensor:
@@ -217,7 +218,7 @@ def find_grid(
 
 
 def _grid_of_index(state_dict: StateDict) -> Grid | None:
-    index = next((tensor for name, tensor in state_dict.items() if is_index(name)), None)
+    index = next((t for name, t in state_dict.items() if is_index(name) and name.startswith(_NETWORK)), None)
     if index is None or index.ndim != 2 or index.shape[0] < 2 or index.dtype != torch.int64:
         return None
     # Patch (0, 0) against itself is (h - 1)(2w - 1) + w - 1, and the rows of a table are (2h - 1)(2w - 1) + 3.
@@ -241,10 +242,11 @@ def _grids(num_rows: int | None, patches: int | None) -> list[Grid]:
 def resize_tables(state_dict: StateDict, src_grid: Grid, dst_grid: Grid) -> StateDict:
     """Resizes all position tables, relative and absolute, from one grid to another; drops index buffers."""
     out: StateDict = {}
+    names = set(table_names(state_dict))
     for name, tensor in state_dict.items():
         if is_index(name):
             continue
-        if name.endswith(_TABLE):
+        if name in names:
             tensor = resize_relative_position_table(tensor, src_grid, dst_grid)
         elif name == POS_EMBED:
             tensor = resize_absolute_position(tensor, src_grid, dst_grid)

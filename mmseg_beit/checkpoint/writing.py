@@ -58,16 +58,17 @@ def convert_checkpoint(
     if to not in FAMILIES:
         raise InputError(f'--to {to} is unknown: choose one of {", ".join(FAMILIES)}')
     destination = Path(destination)
-    _check_destination(destination, to, overwrite)
+    with _sentence(destination):
+        _check_destination(destination, to, overwrite)
     state_dict, meta = read_state_dict(source, trust)
     ours, report = to_ours(state_dict, meta, str(source))
-    known = known_network(meta, report.family)
+    known = known_network(meta, report.format)
     grid = tables.find_grid(ours, source_grid or known.grid, source=str(source))
     report.grid = grid
     ours = {name: tensor for name, tensor in ours.items() if not tables.is_index(name)}
     network = Network(grid, norm_eps or known.norm_eps, tuple(out_indices) if out_indices else known.out_indices)
     if to == 'hf':
-        base = meta['config'] if report.family == 'transformers' else {}
+        base = meta['config'] if report.format == 'hf' else {}
         if base.get('out_indices') and not out_indices:
             # Back to where it came from: its own counting stays, whatever it means.
             network = replace(network, out_indices=None)
@@ -104,6 +105,7 @@ def _write_file(ours: StateDict, destination: Path, to: str, network: Network, r
     if destination.suffix == '.safetensors':
         _save_safetensors(renamed, destination, dict(mmseg_beit=json.dumps(about)))
         return
+    renamed = _separate(renamed)
     content: dict[str, Any] = renamed
     if family.wrapper:
         # The official segmentation files are mmsegmentation's of its time.
@@ -153,10 +155,21 @@ def _take_over(report: Report, written: Report) -> None:
 def _save_safetensors(tensors: StateDict, path: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    # The format holds no views and no shared memory.
-    separate = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     with _atomic(path) as temporary:
-        save_file(separate, temporary, metadata=dict(format='pt', **metadata))
+        save_file(_separate(tensors), temporary, metadata=dict(format='pt', **metadata))
+
+
+def _separate(tensors: StateDict) -> StateDict:
+    """Gives each tensor memory of its own, without what lies around it: safetensors demands it, pickles get smaller."""
+    seen: set[int] = set()
+    out: StateDict = {}
+    for name, tensor in tensors.items():
+        alone = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        if not alone or not tensor.is_contiguous() or tensor.data_ptr() in seen:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(tensor.data_ptr())
+        out[name] = tensor.detach()
+    return out
 
 
 @contextlib.contextmanager
@@ -200,7 +213,7 @@ def inspect_checkpoint(
     """
     state_dict, meta = read_state_dict(source, trust)
     ours, report = to_ours(state_dict, meta, str(source))
-    known = known_network(meta, report.family)
+    known = known_network(meta, report.format)
     report.grid = tables.find_grid(ours, source_grid or known.grid, source=str(source))
     weights = {name: tensor for name, tensor in ours.items() if tensor.is_floating_point()}
     dtypes = sorted({str(tensor.dtype).removeprefix('torch.') for tensor in weights.values()})

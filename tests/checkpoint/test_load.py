@@ -61,6 +61,16 @@ def test_every_missing_backbone_tensor_is_an_error(name):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_the_remedy_tells_an_incomplete_file_from_another_network():
+    source = official_backbone()
+    del source['blocks.1.gamma_2']
+    assert 'lacks backbone.layers.1.gamma_2, which the model needs: name a complete checkpoint' in refused(
+        beit(), source
+    )
+    source = {name: tensor for name, tensor in source.items() if 'gamma' not in name}
+    assert 'set init_values' in refused(beit(), source)
+
+
 def test_pretraining_file_into_a_segmentor(tmp_path):
     source = official_pretraining(4, v2=True)
     model = segmentor(img_size=48)
@@ -79,7 +89,7 @@ def test_pretraining_file_into_a_segmentor(tmp_path):
     text = str(report)
     for part in ('official', '32 wide, 4 layers', '2 heads', '4x4', '6x6', 'mask_token', 'decode_head', 'copied'):
         assert part in text
-    with pytest.raises(InputError, match='lacks .*decode_head'):
+    with pytest.raises(InputError, match=r'lacks .*decode_head'):
         load_checkpoint(segmentor(), save(tmp_path / 'pt.pth', official_pretraining(4)), role='test')
 
 

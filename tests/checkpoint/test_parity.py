@@ -12,6 +12,7 @@ from tests.checkpoint.peers import (
     beit,
     hf_config,
     mmseg_segmentor,
+    official_segmentation,
     randomise,
     segmentor,
     timm_beit,
@@ -37,7 +38,10 @@ def assert_same_gradients(ours, theirs, outputs, their_outputs, meta=None, skip=
     (outputs * weight).sum().backward()
     (their_outputs * weight).sum().backward()
     expected, _ = to_ours(grads(theirs), meta)
-    got = {n if n.startswith(('backbone.', 'neck.', 'decode_head.')) else f'backbone.{n}': g for n, g in grads(ours).items()}
+    got = {
+        n if n.startswith(('backbone.', 'neck.', 'decode_head.')) else f'backbone.{n}': g
+        for n, g in grads(ours).items()
+    }
     expected = {name: g for name, g in expected.items() if not name.startswith(skip)} if skip else expected
     assert set(expected) == set(got)
     for name, gradient in expected.items():
@@ -125,9 +129,7 @@ def hf_segmentor(depth=12, out_indices=(3, 5, 7, 11), **kwargs):
     return randomise(BeitForSemanticSegmentation(hf_config(depth, out_indices=list(out_indices), **kwargs)))
 
 
-@pytest.mark.parametrize(
-    ('depth', 'out_indices'), [(12, (3, 5, 7, 11)), (24, (7, 11, 15, 23))], ids=['base', 'large']
-)
+@pytest.mark.parametrize(('depth', 'out_indices'), [(12, (3, 5, 7, 11)), (24, (7, 11, 15, 23))], ids=['base', 'large'])
 @pytest.mark.parametrize('saved', [True, False], ids=['folder', 'in memory'])
 def test_transformers_segmentation(tmp_path, depth, out_indices, saved):
     peer = hf_segmentor(depth, out_indices)
@@ -237,6 +239,17 @@ def test_mmseg_segmentor_loads_whole(tmp_path):
     assert_same_gradients(model, peer, outputs, expected)
 
 
+def test_official_segmentor_loads_whole(tmp_path):
+    # The official code is mmseg's of its time: mmseg's network with the official names.
+    peer = mmseg_segmentor()
+    torch.save(dict(state_dict=official_segmentation(peer.state_dict()), meta={}), tmp_path / 'official.pth')
+    model = segmentor()
+    report = load_checkpoint(model, tmp_path / 'official.pth', role='test')
+    assert report.format == 'official' and report.loaded == len(model.state_dict())
+    images = torch.randn(1, 3, 32, 32)
+    close(model(images), peer(images))
+
+
 @pytest.mark.parametrize('out_type', ['avg_featmap', 'cls_token'])
 def test_mmpretrain_backbone(tmp_path, out_type):
     from mmpretrain.models.backbones import BEiTViT
@@ -244,7 +257,9 @@ def test_mmpretrain_backbone(tmp_path, out_type):
     mean = out_type == 'avg_featmap'
     arch = dict(embed_dims=WIDTH, num_layers=2, num_heads=HEADS, feedforward_channels=4 * WIDTH)
     peer = randomise(
-        BEiTViT(arch=arch, img_size=32, patch_size=PATCH, out_type=out_type, final_norm=not mean, layer_scale_init_value=0.1)
+        BEiTViT(
+            arch=arch, img_size=32, patch_size=PATCH, out_type=out_type, final_norm=not mean, layer_scale_init_value=0.1
+        )
     )
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in peer.state_dict().items()}), tmp_path / 'mmpretrain.pth')
     model = beit(out_type='pooled', pooling='mean' if mean else 'cls', final_norm=not mean)

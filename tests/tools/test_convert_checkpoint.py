@@ -1,5 +1,6 @@
 """The command line, as people type it; and what it writes, loaded by those who own the formats."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mmseg_beit.checkpoint import convert_checkpoint, inspect_checkpoint, load_checkpoint, read_state_dict
-from mmseg_beit.errors import InputError
+from mmseg_beit.errors import InputError, run_tool
 from tests.checkpoint.peers import (
     HEADS,
     PATCH,
@@ -27,17 +28,17 @@ FORMATS = ('mmseg_beit', 'mmseg', 'mmpretrain', 'timm', 'hf', 'official')
 
 
 @pytest.fixture
-def run(project):
-    """Runs the tool; returns exit status, standard output and standard error."""
+def run(project, monkeypatch, capsys):
+    """Runs the tool in this process; returns exit status, standard output and standard error."""
+    spec = importlib.util.spec_from_file_location('convert_checkpoint', project / 'tools' / 'convert_checkpoint.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
 
     def run(*args):
-        done = subprocess.run(
-            [sys.executable, project / 'tools' / 'convert_checkpoint.py', *map(str, args)],
-            capture_output=True,
-            text=True,
-            env=dict(os.environ, PYTHONPATH=str(project), PYTHONWARNINGS='ignore'),
-        )
-        return done.returncode, done.stdout, done.stderr
+        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            run_tool(tool.main)
+        return done.value.code, *capsys.readouterr()
 
     return run
 
@@ -46,6 +47,14 @@ def run(project):
 def official(tmp_path):
     torch.save(dict(model=official_backbone()), tmp_path / 'beit_official.pth')
     return tmp_path / 'beit_official.pth'
+
+
+def test_as_a_program(project, official):
+    command = [sys.executable, '-W', 'ignore', project / 'tools' / 'convert_checkpoint.py', official, '--inspect']
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(project)), cwd=official.parent
+    )
+    assert done.returncode == 0 and done.stdout.startswith(f'Checkpoint {official}'), done.stderr
 
 
 def test_inspect_and_convert(run, official, tmp_path):
@@ -105,7 +114,9 @@ def test_files_of_every_format_load_again(tmp_path, to, suffix):
     load_checkpoint(expected, tmp_path / 'start.pth')
     model = beit(final_norm=True)
     loaded = load_checkpoint(model, target)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
+    )
     assert loaded.grid == (4, 4)
 
 
@@ -148,7 +159,9 @@ def test_transformers_gives_our_logits(tmp_path, out_indices):
 
 def test_training_checkpoints_know_their_blocks_and_epsilon(tmp_path):
     model = segmentor(depth=5)
-    config = "model = dict(\n    backbone=dict(type='BEiT', out_indices=(0, 1, 3, 4), norm_cfg=dict(type='LN', eps=2e-06)))"
+    config = (
+        "model = dict(\n    backbone=dict(type='BEiT', out_indices=(0, 1, 3, 4), norm_cfg=dict(type='LN', eps=2e-06)))"
+    )
     torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=config)), tmp_path / 'iter_1.pth')
     report = inspect_checkpoint(tmp_path / 'iter_1.pth')
     assert 'reads the blocks 0, 1, 3, 4, counted from 0' in report.notes
@@ -164,7 +177,12 @@ def test_training_checkpoints_know_their_blocks_and_epsilon(tmp_path):
 
 
 def test_transformers_folders_go_back_unchanged(tmp_path):
-    from transformers import BeitForImageClassification, BeitForMaskedImageModeling, BeitForSemanticSegmentation, BeitModel
+    from transformers import (
+        BeitForImageClassification,
+        BeitForMaskedImageModeling,
+        BeitForSemanticSegmentation,
+        BeitModel,
+    )
 
     shared = dict(use_relative_position_bias=False, use_shared_relative_position_bias=True, use_mask_token=True)
     for kind, options in [
@@ -172,7 +190,10 @@ def test_transformers_folders_go_back_unchanged(tmp_path):
         (BeitForImageClassification, dict(num_labels=9)),
         (BeitForImageClassification, dict(num_labels=9, use_mean_pooling=False)),
         (BeitForMaskedImageModeling, shared),
-        (BeitModel, dict(use_absolute_position_embeddings=True, use_relative_position_bias=False, use_mean_pooling=False)),
+        (
+            BeitModel,
+            dict(use_absolute_position_embeddings=True, use_relative_position_bias=False, use_mean_pooling=False),
+        ),
     ]:
         peer = randomise(kind(hf_config(**options)))
         name = f'{kind.__name__}{len(options)}'
@@ -185,7 +206,11 @@ def test_transformers_folders_go_back_unchanged(tmp_path):
         assert all(torch.equal(tensor, expected[key]) for key, tensor in again.state_dict().items())
         mine, theirs = again.config.to_dict(), peer.config.to_dict()
         # Both are start values that no loaded tensor depends on.
-        differing = {key for key in theirs if mine.get(key) != theirs[key]} - {'_name_or_path', 'dtype', 'num_attention_heads'}
+        differing = {key for key in theirs if mine.get(key) != theirs[key]} - {
+            '_name_or_path',
+            'dtype',
+            'num_attention_heads',
+        }
         assert not differing, (name, differing)
 
 
@@ -219,6 +244,19 @@ def test_destinations(official, tmp_path):
     (tmp_path / 'link.pth').symlink_to(tmp_path / 'nowhere')
     with pytest.raises(InputError, match='exists'):
         convert_checkpoint(official, tmp_path / 'link.pth', 'timm')
+
+
+def test_files_hold_nothing_else(official, tmp_path):
+    # Query and value of one bias, tables of one shared: views of larger memory must not be written whole.
+    source = official_backbone()
+    for i in range(2):
+        q, v = source.pop(f'blocks.{i}.attn.q_bias'), source.pop(f'blocks.{i}.attn.v_bias')
+        source[f'blocks.{i}.attn.qkv.bias'] = torch.cat([q, torch.ones(50_000), v])[: 3 * WIDTH]
+    torch.save(source, tmp_path / 'start.pth')
+    assert (tmp_path / 'start.pth').stat().st_size > 400_000
+    convert_checkpoint(tmp_path / 'start.pth', tmp_path / 'own.pth', 'mmseg_beit')
+    numbers = sum(tensor.numel() for tensor in read_state_dict(tmp_path / 'own.pth')[0].values())
+    assert (tmp_path / 'own.pth').stat().st_size < 4 * numbers + 40_000
 
 
 def test_a_file_may_replace_itself(official):

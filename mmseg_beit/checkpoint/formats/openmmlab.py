@@ -13,9 +13,9 @@ MMPRETRAIN = NameMap(
         # mmpretrain's ViT-style classifier head; LinearClsHead is ours already.
         ('head.fc.*', 'head.fc.*'),
         ('head.fc.*', 'head.layers.head.*'),
-        ('head.*', 'head.*'),
-        ('neck.*', 'neck.*'),
+        ('*', '*'),
     ]
 )
 MMSEG = NameMap([(part + '.*', part + '.*') for part in ('backbone', 'neck', 'decode_head', 'auxiliary_head')])
-OWN = NameMap([(part + '.*', part + '.*') for part in ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'head')])
+# Whatever stands beside the backbone in a model of ours or of mmseg's keeps its name.
+OWN = NameMap([('*', '*')])
