@@ -14,7 +14,7 @@ from mmseg_beit import launch
 from mmseg_beit.errors import InputError, run_tool, sentence
 
 SPLITS = ('train', 'val', 'test')
-SHEET_WIDTH = 320  # pixels of each picture on the sheet
+SHEET_CELL = (320, 240)  # width and height that each picture on the sheet is fitted into
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,6 +110,7 @@ def draw_sheet(datasets: dict, count: int, path: str) -> None:
     from mmseg_beit.datasets.transforms import LoadAnnotations, LoadImageFromFile
     from mmseg_beit.visualization import blend, class_palette
 
+    width, height = SHEET_CELL
     cells = []
     for dataset in datasets.values():
         share = max(count // len(datasets), 1)
@@ -117,11 +118,13 @@ def draw_sheet(datasets: dict, count: int, path: str) -> None:
             item = LoadAnnotations()(LoadImageFromFile()(dataset.get_data_info(int(i))))
             picture = np.ascontiguousarray(item['img'][:, :, ::-1])
             palette = class_palette(dataset.metainfo, len(dataset.metainfo['classes']))
-            pair = np.concatenate([picture, blend(picture, item['gt_seg_map'], palette, 0.6)], axis=1)
-            height = max(round(pair.shape[0] * 2 * SHEET_WIDTH / pair.shape[1]), 1)
-            cells.append(cv2.resize(pair, (2 * SHEET_WIDTH, height), interpolation=cv2.INTER_AREA))
-    tallest = max(cell.shape[0] for cell in cells)
-    cells = [np.pad(cell, ((0, tallest - cell.shape[0]), (0, 0), (0, 0))) for cell in cells]
+            overlay = blend(picture, item['gt_seg_map'], palette, 0.6)
+            scale = min(width / picture.shape[1], height / picture.shape[0])
+            size = [max(round(scale * side), 1) for side in picture.shape[1::-1]]
+            cell = np.full((height, 2 * width, 3), 255, np.uint8)
+            for left, drawn in ((0, picture), (width, overlay)):
+                cell[: size[1], left : left + size[0]] = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+            cells.append(cell)
     cells += [np.zeros_like(cells[0])] * (len(cells) % 2)
     write_picture(path, np.concatenate([np.concatenate(cells[i : i + 2], axis=1) for i in range(0, len(cells), 2)]))
 
