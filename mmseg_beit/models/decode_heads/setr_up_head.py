@@ -1,0 +1,32 @@
+"""SETR's naive and progressive upsampling heads (arXiv:2012.15840) with the resizing after the products."""
+
+from collections.abc import Sequence
+
+from mmseg.models.decode_heads import SETRUPHead as MMSegSETRUPHead
+from torch import Tensor
+
+from ...registry import MODELS
+from ..layers.resampling import resize
+from ..losses import UpsampledLossMixin
+from .convolve import convolve, is_exporting
+
+
+@MODELS.register_module()
+class SETRUPHead(UpsampledLossMixin, MMSegSETRUPHead):
+    """mmseg's head: its arguments, its parameters, its numbers to rounding.
+
+    Each convolution after an upsampling takes its products before it, and so does the classifier: bilinear weights sum
+    to one, so its bias survives, and dropout of whole channels draws the same channels at either size.
+    """
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Logits float (B, K, H, W) of the selected map (B, C, h, w); H is h times ``up_scale`` once per stage."""
+        if is_exporting():
+            return super().forward(inputs)
+        x = self._transform_inputs(inputs)
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        size = x.shape[2:]
+        for conv, upsample in self.up_convs:
+            x = convolve(conv, [x], size, self.align_corners)
+            size = tuple(int(side * upsample.scale_factor) for side in size)
+        return resize(self.cls_seg(x), size, self.align_corners)
