@@ -1,7 +1,6 @@
 """MSRC v2: 591 natural photographs with 23 classes (Shotton et al., TextonBoost, ECCV 2006), in ADE20K's layout."""
 
-from mmseg_beit.registry import DATASETS
-
+from ..registry import DATASETS
 from .base import BaseSegDataset
 
 
@@ -15,7 +14,7 @@ class MSRCDataset(BaseSegDataset):
         img_suffix: Of the photographs.
         seg_map_suffix: Of the masks.
         reduce_zero_label: Turns 0 into ignored and 1..23 into 0..22.
-        **kwargs: As :class:`mmseg.datasets.BaseSegDataset` takes them.
+        **kwargs: As :class:`~.base.BaseSegDataset` takes them.
     """
 
     METAINFO = {

@@ -1,14 +1,22 @@
 """The rendered scenes (``mmseg_beit.scenes``, ``tools/make_scenes.py``) as a data set in ADE20K's terms."""
 
-from mmseg_beit.registry import DATASETS
-
+from ..registry import DATASETS
+from ..scenes.labels import LABELS
 from .base import ADE20KDataset
 
 
 @DATASETS.register_module()
 class ScenesDataset(ADE20KDataset):
-    """``data/scenes``: ADE20K's folder layout, 150 classes and palette, of which the renderer draws twelve.
+    """``data/scenes``: ADE20K's layout, mask values and palette; by default the twelve classes that the renderer draws.
 
-    Masks hold 0 for unlabelled and ADE20K's index 1..150 otherwise, so ``reduce_zero_label`` is on by default. Classes
-    that never occur get no IoU and do not count in the mean.
+    The masks hold 0 for unlabelled and ADE20K's index 1..150 otherwise. Loading turns them into 0..11, in the order of
+    :data:`mmseg_beit.scenes.LABELS`, and 0 into ignored. For a model of all 150 classes pass ADE20K's names:
+    ``metainfo=dict(classes=ADE20KDataset.METAINFO['classes'])``.
+
+    Args:
+        metainfo: As mmseg takes it; ``classes`` is any choice of ADE20K's names.
+        **kwargs: As ``ADE20KDataset`` takes them.
     """
+
+    def __init__(self, metainfo: dict | None = None, **kwargs: object) -> None:
+        super().__init__(metainfo={'classes': tuple(LABELS), **(metainfo or {})}, **kwargs)

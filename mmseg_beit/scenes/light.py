@@ -8,7 +8,7 @@ import numpy as np
 from .canvas import Canvas, Thing, cast
 from .labels import LABELS
 from .noise import fractal, fractal_slope
-from .views import sun_view
+from .views import along, sun_view
 
 #: Half side in metres of the ground square in which shadows are cast, and its resolution in pixels.
 _SHADOW_REACH, _SHADOW_PIXELS = 45.0, 512
@@ -52,7 +52,7 @@ class Daylight:
         shape = (3,) + (1,) * (direction.ndim - 1)
         mix = (1 - up) ** 4.5
         colour = self.zenith.reshape(shape) * (1 - mix) + self.horizon.reshape(shape) * mix
-        near_sun = np.clip(np.tensordot(self.toward_sun, direction, 1), 0, 1)
+        near_sun = np.clip(along(self.toward_sun, direction), 0, 1)
         return colour + self.glow.reshape(shape) * (0.55 * near_sun**6 + 1.6 * near_sun**60)
 
 
@@ -164,7 +164,7 @@ def shade(canvas: Canvas, things: list[Thing], light: Daylight) -> np.ndarray:
     view = canvas.view
     length = np.sqrt((view.direction**2).sum(0))
     unit = view.direction / length
-    facing = np.tensordot(light.toward_sun.astype(np.float32), canvas.normal, 1)
+    facing = along(light.toward_sun, canvas.normal)
     diffuse = np.clip((facing + canvas.wrap) / (1 + canvas.wrap), 0, 1)
     up = 0.5 + 0.5 * canvas.normal[1]
     column = (slice(None), None, None)
@@ -180,7 +180,7 @@ def shade(canvas: Canvas, things: list[Thing], light: Daylight) -> np.ndarray:
     clear = np.flatnonzero(np.isinf(canvas.depth))
     distance = np.where(np.isinf(canvas.depth), 0, canvas.depth) * length
     veil = 1 - np.exp(-light.haze * distance)
-    near_sun = np.clip(np.tensordot(light.toward_sun, unit, 1), 0, 1) ** 6
+    near_sun = np.clip(along(light.toward_sun, unit), 0, 1) ** 6
     air = light.horizon[column] * 0.92 + 0.4 * light.glow[column] * near_sun
     radiance = radiance * (1 - veil) + air * veil
     radiance = np.ascontiguousarray(radiance, dtype=np.float32)
@@ -199,7 +199,7 @@ def _polish(canvas: Canvas, light: Daylight, place: np.ndarray, base: np.ndarray
     skyline = (mirrored[1] - 0.12) * 5 + 0.3 * fractal(mirrored[0], mirrored[1], 0.8, 3.0)
     seen = light.gradient(mirrored) * (0.25 + 0.75 * np.clip(skyline, 0, 1))
     share = np.clip(canvas.gloss.reshape(-1)[place] + 0.7 * (1 - np.abs(cos)) ** 4, 0, 0.9)
-    glint = np.clip(np.tensordot(light.toward_sun, mirrored, 1), 0, 1) ** 120 * lit
+    glint = np.clip(along(light.toward_sun, mirrored), 0, 1) ** 120 * lit
     return base * (1 - share) + (seen + light.sun[:, None] * glint * 1.5) * share
 
 
@@ -250,7 +250,7 @@ def mirror_water(
     fresnel = 0.03 + 0.97 * (1 - np.clip(cos, 0, 1)) ** 5
     ambient = light.zenith * 0.5 + light.horizon * 0.4 + light.sun * max(light.toward_sun[1], 0) * 0.6
     deep = (tone * ambient)[:, None] * (1 + 0.15 * fractal(x, z, 8.0, salt + 3, foot))
-    glint = np.clip(np.tensordot(light.toward_sun, mirrored, 1), 0, 1.02) ** 160 * light.sun[:, None] * 1.2
+    glint = np.clip(along(light.toward_sun, mirrored), 0, 1.02) ** 160 * light.sun[:, None] * 1.2
     lit = deep * (1 - fresnel) + seen * fresnel + np.clip(glint, 0, 3)
     veil = 1 - np.exp(-light.haze * t)
     radiance.reshape(3, -1)[:, place] = lit * (1 - veil) + light.horizon[:, None] * 0.92 * veil

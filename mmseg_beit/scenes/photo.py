@@ -11,6 +11,10 @@ def _disc(radius: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
+def _luminance(image: np.ndarray) -> np.ndarray:
+    return 0.21 * image[..., 0] + 0.72 * image[..., 1] + 0.07 * image[..., 2]
+
+
 def lens(rng: np.random.Generator, image: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Diffraction, depth of field, camera shake, colour fringes and vignetting.
 
@@ -62,7 +66,7 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     Returns:
         sRGB uint8 (H, W, 3).
     """
-    luminance = image @ np.float32([0.21, 0.72, 0.07])
+    luminance = _luminance(image)
     key = np.exp(np.log(np.maximum(luminance, 1e-3)).mean())
     exposure = 0.24 / key**0.9 * 2 ** rng.normal(0.0, 0.35)
     # Highlights may clip, but not half of the picture.
@@ -76,7 +80,7 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     # A filmic shoulder, then the sRGB transfer curve.
     knee = 0.7
     image = np.where(image > knee, knee + (1 - knee) * np.tanh((image - knee) / (1.6 * (1 - knee))), image)
-    grey = (image @ np.float32([0.21, 0.72, 0.07]))[..., None]
+    grey = _luminance(image)[..., None]
     image = np.clip(grey + (image - grey) * rng.uniform(0.75, 1.3), 0, 1)
     image = np.where(image > 0.0031308, 1.055 * image ** (1 / 2.4) - 0.055, 12.92 * image)
     contrast = rng.uniform(0.95, 1.3)

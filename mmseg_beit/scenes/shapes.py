@@ -89,7 +89,7 @@ class Capsule:
     def normal(self, points: np.ndarray, face: np.ndarray) -> np.ndarray:
         axis = self.end - self.start
         away = points - self.start[:, None]
-        along = np.clip(axis @ away / (axis @ axis), 0, 1)
+        along = np.clip(_dot(axis, away) / _dot(axis, axis), 0, 1)
         return (away - axis[:, None] * along) / self.radius
 
 

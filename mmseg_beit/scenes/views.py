@@ -10,6 +10,14 @@ import numpy as np
 Window = tuple[slice, slice]
 
 
+def along(axis: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Scalar product of an axis (3,) with each of many vectors (3, ...).
+
+    Not a matrix product: BLAS would start threads for it in every rendering process.
+    """
+    return axis[0] * vectors[0] + axis[1] * vectors[1] + axis[2] * vectors[2]
+
+
 @dataclass
 class View:
     """A bundle of rays, one per pixel.
@@ -35,10 +43,10 @@ class View:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Projects points (..., 3) to column, row and depth (..., 3)."""
-        local = (points - self.eye) @ self.axes.T
-        depth = local[..., 2]
+        offset = np.moveaxis(points - self.eye, -1, 0)
+        across, up, depth = (along(axis, offset) for axis in self.axes)
         scale = self.focal / np.where(np.abs(depth) < 1e-3, 1e-3, depth) if self.perspective else self.focal
-        return np.stack([self.centre[0] + local[..., 0] * scale, self.centre[1] - local[..., 1] * scale, depth], -1)
+        return np.stack([self.centre[0] + across * scale, self.centre[1] - up * scale, depth], -1)
 
     def windows(self, corners: np.ndarray) -> list[tuple[Window, float] | None]:
         """Finds the pixels that boxes can touch.

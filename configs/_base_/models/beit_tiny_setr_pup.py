@@ -1,0 +1,65 @@
+# A tiny plain ViT as in the paper's SETR-PUP comparison (absolute positions, no relative position bias, no layer scale)
+# under a narrow progressive-upsampling head, trained from scratch on a CPU. BN for the reason in beit_tiny_upernet.py.
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        # ImageNet's statistics: near those of any photographs, and nothing here was pre-trained with others.
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(160, 160),
+    ),
+    backbone=dict(
+        type='BEiT',
+        img_size=(160, 160),
+        patch_size=16,
+        in_channels=3,
+        embed_dims=192,
+        num_layers=12,
+        num_heads=3,
+        mlp_ratio=4,
+        out_indices=(4, 7, 9, 11),
+        qv_bias=True,
+        drop_path_rate=0.0,
+        norm_cfg=dict(type='LN', eps=1e-6),
+        act_cfg=dict(type='GELU'),
+        final_norm=False,  # the heads have their own layer norm
+        use_abs_pos=True,
+        rel_pos='none',
+        init_values=None,
+    ),
+    decode_head=dict(
+        type='SETRUPHead',
+        in_channels=192,
+        in_index=3,
+        channels=64,
+        num_convs=2,  # to stride 4; the last x4 is left to the bilinear resize of the logits, which a CPU thanks for
+        up_scale=2,
+        kernel_size=3,
+        dropout_ratio=0.0,
+        num_classes=12,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
+    auxiliary_head=dict(
+        type='SETRUPHead',
+        in_channels=192,
+        in_index=1,
+        channels=64,
+        num_convs=1,
+        up_scale=2,
+        kernel_size=3,
+        dropout_ratio=0.0,
+        num_classes=12,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
+)
