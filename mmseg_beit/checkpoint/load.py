@@ -41,7 +41,7 @@ def convert_state_dict(
         The tensors under the model's names, and the report.
 
     Raises:
-        InputError: The checkpoint belongs to no known family or does not fit the model.
+        InputError: The checkpoint belongs to no known family, does not fit the model, or holds NaN.
     """
     if role not in ROLES:
         raise InputError(f'role={role!r} is unknown: choose one of {", ".join(ROLES)}')
@@ -51,6 +51,7 @@ def convert_state_dict(
     own_family = report.format in ('mmseg_beit', 'mmseg', 'mmpretrain')
     fitted = fit(ours, target, report, role, source_grid or known.grid, own_family)
     _note_differences(known, target, report)
+    check_finite(fitted, source)
     return fitted, report
 
 
@@ -84,7 +85,6 @@ def load_checkpoint(
     fitted, report = convert_state_dict(
         state_dict, model, meta=meta, role=role, source=str(source), source_grid=source_grid
     )
-    check_finite(fitted, str(source))
     unexpected = model.load_state_dict(fitted, strict=False).unexpected_keys
     assert not unexpected, unexpected
     if is_main_process():

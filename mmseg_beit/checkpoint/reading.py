@@ -36,14 +36,16 @@ def read_state_dict(source: str | os.PathLike[str], trust: bool = False) -> tupl
     Returns:
         The tensors by name, and what else is known: ``path``, ``wrapper`` (the key that held the tensors), ``config``
         (content of a ``config.json`` beside them), ``metadata`` (what our own files say about themselves) and
-        ``training_config`` (the text that mmengine leaves in a checkpoint).
+        ``training_config`` (the text that mmengine leaves in a checkpoint) and ``dataset_meta`` (some or none of
+        ``classes``, ``palette`` and what else the data set said; a stranger's, so check before use).
 
     Raises:
         MissingFileError: There is no such file.
         InputError: The file cannot be read, is not a checkpoint, or wants to run code.
     """
     paths = resolve(source)
-    meta: dict[str, Any] = dict(path=str(paths[0]), wrapper=None, metadata={}, training_config=None, config={})
+    meta: dict[str, Any] = dict(path=str(paths[0]), wrapper=None, metadata={}, config={})
+    meta.update(training_config=None, dataset_meta={})
     tensors: dict[str, Any] = {}
     for path in paths:
         if _kind(path) == 'safetensors':
@@ -51,7 +53,7 @@ def read_state_dict(source: str | os.PathLike[str], trust: bool = False) -> tupl
         else:
             content = _read_pickle(path, trust)
             part, meta['wrapper'] = _unwrap(path, content)
-            metadata, meta['training_config'] = _own_meta(content)
+            metadata = _read_meta(content, meta)
         meta['metadata'].update(metadata)
         tensors.update(part)
     names = strip_prefixes(tensors)
@@ -188,13 +190,18 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Any], str | None]:
     raise InputError(f'{path} holds {kind} where a dictionary of tensors is expected: name a checkpoint of weights')
 
 
-def _own_meta(content: Any) -> tuple[dict[str, Any], Any]:
-    """What our own files say about themselves, and the training config's text that mmengine leaves."""
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if not isinstance(meta, dict):
-        return {}, None
-    own = meta.get('mmseg_beit')
-    return own if isinstance(own, dict) else {}, meta.get('cfg')
+def _read_meta(content: Any, meta: dict[str, Any]) -> dict[str, Any]:
+    """What our own files say about themselves; puts what mmengine and mmcv leave beside the tensors into ``meta``."""
+    beside = content.get('meta') if isinstance(content, dict) else None
+    if not isinstance(beside, dict):
+        return {}
+    meta['training_config'] = beside.get('cfg')
+    if isinstance(beside.get('dataset_meta'), dict):
+        meta['dataset_meta'] = dict(beside['dataset_meta'])
+    else:  # mmsegmentation before 1.0
+        meta['dataset_meta'] = {key.lower(): beside[key] for key in ('CLASSES', 'PALETTE') if beside.get(key)}
+    own = beside.get('mmseg_beit')
+    return own if isinstance(own, dict) else {}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -280,7 +280,10 @@ def test_mmengine_training_checkpoints_need_no_trust(tmp_path):
     hub.update_scalar('train/lr', np.float64(0.1))
     hub.update_info('dataset_meta', dict(classes=('a', 'b'), palette=[[1, 2, 3]]))
     content = dict(
-        meta=dict(cfg='model = dict(backbone=dict(out_indices=(0, 1, 2, 3), norm_cfg=dict(type="LN", eps=1e-6)))'),
+        meta=dict(
+            cfg='model = dict(backbone=dict(out_indices=(0, 1, 2, 3), norm_cfg=dict(type="LN", eps=1e-6)))',
+            dataset_meta=dict(classes=('sky', 'road'), palette=[[1, 2, 3], [4, 5, 6]]),
+        ),
         state_dict=segmentor().state_dict(),
         message_hub=hub.state_dict(),
         random_state=np.random.RandomState(0).get_state(),
@@ -291,7 +294,10 @@ def test_mmengine_training_checkpoints_need_no_trust(tmp_path):
     (tmp_path / 'epoch_0.pth').write_bytes(b'')
     state_dict, meta = read_state_dict(tmp_path)
     assert meta['path'].endswith('epoch_1.pth') and meta['training_config'].startswith('model')
+    assert meta['dataset_meta'] == content['meta']['dataset_meta']
     assert all(torch.equal(state_dict[name], tensor) for name, tensor in content['state_dict'].items())
+    torch.save(dict(content, meta=dict(CLASSES=('sky', 'road'))), tmp_path / 'epoch_1.pth')
+    assert read_state_dict(tmp_path)[1]['dataset_meta'] == dict(classes=('sky', 'road'))
 
 
 @pytest.mark.parametrize(
