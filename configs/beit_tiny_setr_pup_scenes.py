@@ -1,4 +1,4 @@
-"""Tiny plain ViT + SETR-PUP on the rendered scenes, from scratch on a CPU: absolute positions, as the paper's comparison.
+"""Tiny plain ViT (absolute positions) + SETR-PUP on the rendered scenes, from scratch on a CPU.
 
 Source    this project
 Expected  untested

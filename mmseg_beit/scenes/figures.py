@@ -168,16 +168,13 @@ def person(rng: np.random.Generator, x: float, z: float, yaw: float) -> Thing:
         parts += [(Capsule(shoulder, elbow, 0.055 * s * bulk), coat), (Capsule(elbow, hand, 0.045 * s * bulk), coat)]
         parts.append((Ellipsoid(hand, (0.045 * s, 0.06 * s, 0.045 * s)), skin))
     skirted = rng.random() < 0.3
-    hem = 0.6 if skirted else 0.86
     for side in (-1, 1):
         chest, waist = np.array([side * 0.085 * bulk, 1.36, 0]) * s, np.array([side * 0.06 * bulk, 1.0, 0]) * s
         parts.append((Capsule(chest, waist, 0.105 * s * bulk), coat))
-    parts.append(
-        (
-            Ellipsoid(np.array([0, hem + 0.16, 0]) * s, np.array([0.165 * bulk, 0.27, 0.13 * bulk]) * s),
-            coat if skirted else legs,
-        )
-    )
+    if skirted:
+        parts.append((Ellipsoid(np.array([0, 0.76, 0]) * s, np.array([0.165 * bulk, 0.27, 0.13 * bulk]) * s), coat))
+    else:
+        parts.append((Ellipsoid(np.array([0, 0.92, 0]) * s, np.array([0.15 * bulk, 0.12, 0.115 * bulk]) * s), legs))
     parts.append((Capsule(np.array([0, 1.42, 0]) * s, np.array([0, 1.55, 0.01]) * s, 0.055 * s), skin))
     parts.append((Ellipsoid(np.array([0, 1.64, 0.015]) * s, np.array([0.078, 0.115, 0.095]) * s), skin))
     parts.append((Ellipsoid(np.array([0, 1.675, -0.02]) * s, np.array([0.088, 0.1, 0.1]) * s), hair))

@@ -1,5 +1,5 @@
-# MSRC v2: photographs of about 320x213 with 23 classes in ADE20K's layout (0 = unlabelled, 1..23). It lies in data/msrc (a
-# link will do) or where the environment variable MSRC_ROOT says. About a quarter of the pixels is unlabelled.
+# MSRC v2: photographs of about 320x213 with 23 classes in ADE20K's layout (0 = unlabelled, 1..23). It lies in data/msrc
+# (a link will do) or where the environment variable MSRC_ROOT says. About a quarter of the pixels is unlabelled.
 dataset_type = 'MSRCDataset'
 data_root = '{{$MSRC_ROOT:data/msrc}}'
 crop_size = (160, 160)

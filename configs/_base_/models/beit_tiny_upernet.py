@@ -1,5 +1,5 @@
-# A tiny BEiT (5.5M backbone) with a narrow UperNet, trained from scratch on a CPU. BN, not SyncBN: SyncBN needs a GPU, and
-# BN also runs under `tools/dist_train.sh CONFIG 2` (each process then normalises by its own half of the batch).
+# A tiny BEiT (5.5M backbone) with a narrow UperNet, trained from scratch on a CPU. BN, not SyncBN: SyncBN needs a GPU,
+# and BN also runs under `tools/dist_train.sh CONFIG 2` (each process then normalises by its own half of the batch).
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

@@ -1,5 +1,5 @@
-# A few minutes on two CPU cores, from scratch: AdamW, a short linear warm-up times linear decay to zero, one learning rate
-# for all layers (layer decay is for pre-trained weights). One evaluation and one checkpoint, at the end.
+# A few minutes on two CPU cores, from scratch: AdamW, a short linear warm-up times linear decay to zero, one learning
+# rate for all layers (layer decay is for pre-trained weights). One evaluation and one checkpoint, at the end.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=400)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
