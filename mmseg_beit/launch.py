@@ -3,6 +3,7 @@
 Imports neither mmengine nor mmseg: both look for GPUs when they are imported.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -20,7 +21,11 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
 def quiet() -> None:
-    """Keeps the libraries' warnings about their own affairs (such as deprecations) off the user's terminal."""
+    """Keeps the libraries' warnings about their own affairs (such as deprecations) off the user's terminal.
+
+    Also lets a run go on in silence when its terminal or pipe is closed.
+    """
+    logging.raiseExceptions = False
     for module in ('mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'torch', 'timm'):
         warnings.filterwarnings('ignore', module=rf'{module}(\..*)?$')
 

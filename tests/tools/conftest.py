@@ -1,10 +1,12 @@
 """A tiny data set and config on which a tool's process trains in seconds."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -117,6 +119,28 @@ def run_tool(name: str, *args: object, cwd: Path, timeout: float = 300, **env: s
     return subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout)
 
 
+def call_tool(name: str, *args: object, cwd: Path) -> int:
+    """Runs tools/NAME inside this process, which is faster; returns the exit status."""
+    from mmengine.utils import ManagerMixin
+
+    # mmengine keeps one logger, visualizer and so on per name and second; tests are quicker than that.
+    kinds = [ManagerMixin]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        kind._instance_dict.clear()
+    before = os.getcwd()
+    os.chdir(cwd)
+    environ = {**os.environ, 'LOCAL_RANK': '0'}
+    try:
+        with mock.patch.object(sys, 'argv', [name, *map(str, args)]), mock.patch.dict(os.environ, environ):
+            runpy.run_path(str(PROJECT / 'tools' / name), run_name='__main__')
+    except SystemExit as done:
+        return done.code
+    finally:
+        os.chdir(before)
+    raise AssertionError('a tool ends with an exit status')
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """A folder with data/ and tiny.py, and what works on them."""
@@ -126,5 +150,7 @@ def tiny(tmp_path):
         config=write_config(tmp_path / 'tiny.py', tmp_path / 'data'),
         write_config=lambda extra, name='tiny.py': write_config(tmp_path / name, tmp_path / 'data', extra),
         run=lambda name, *args, **kwargs: run_tool(name, *args, cwd=tmp_path, **kwargs),
+        call=lambda name, *args: call_tool(name, *args, cwd=tmp_path),
         environment=environment,
+        tools=PROJECT / 'tools',
     )
