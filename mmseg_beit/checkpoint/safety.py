@@ -59,11 +59,18 @@ def _latin1(text: str, encoding: str) -> Inert:
     return Inert()
 
 
+def _set(items: Any = ()) -> Inert:
+    _check_keys(list(items))
+    return Inert()
+
+
 _ALLOWED: dict[str, Callable[..., Any]] = {
     # Left by training scripts: options, logs, random states and metrics. None of them is needed, none is built.
     'argparse.Namespace': Inert,
     'pathlib.PosixPath': Inert,
     'mmengine.logging.history_buffer.HistoryBuffer': Inert,
+    'builtins.set': _set,
+    'builtins.frozenset': _set,
     '__builtin__.getattr': _history_method,
     'builtins.getattr': _history_method,
     'numpy.ndarray': Inert,

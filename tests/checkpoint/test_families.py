@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -287,7 +288,7 @@ def test_mmengine_training_checkpoints_need_no_trust(tmp_path):
         state_dict=segmentor().state_dict(),
         message_hub=hub.state_dict(),
         random_state=np.random.RandomState(0).get_state(),
-        args=argparse.Namespace(lr=0.1),
+        args=argparse.Namespace(lr=0.1, out=Path('/tmp'), layers={1, 2}, names=frozenset('ab')),
     )
     torch.save(content, tmp_path / 'epoch_1.pth')
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')

@@ -404,7 +404,10 @@ def test_programs_that_cost_time_or_memory(tmp_path):
         return refusal(path)
 
     # Tuples of tuples: hashing the last one as a key takes 2^60 steps.
-    archive(b'})' + b'2\x86' * 60 + b'Ns.')
+    nested = b')' + b'2\x86' * 60
+    assert 'neither text nor numbers' in archive(b'}' + nested + b'Ns.')
+    # The same in a set.
+    assert 'neither text nor numbers' in archive(b'cbuiltins\nset\n]' + nested + b'a\x85R.')
     # A memo index of four billion; a byte array of 2^62; an extension code; a string longer than the file.
     archive(b'Nr\xff\xff\xff\xff.')
     archive(b'\x96' + struct.pack('<Q', 1 << 62) + b'.')
