@@ -1,0 +1,187 @@
+"""Loading transforms: mmseg's values, and one sentence with the file's name where a file cannot be used."""
+
+import os
+import pickle
+
+import cv2
+import mmcv.transforms
+import mmseg.datasets.transforms
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mmseg_beit.datasets.checks import build_dataset
+from mmseg_beit.datasets.transforms import LoadAnnotations, LoadImageFromFile
+from mmseg_beit.errors import InputError, MissingFileError, sentence
+from mmseg_beit.registry import TRANSFORMS
+
+
+def item(pairs, name='a', **changes):
+    return (
+        dict(
+            img_path=str(pairs.image(name)),
+            seg_map_path=str(pairs.mask(name)),
+            reduce_zero_label=True,
+            label_map=None,
+            num_classes=3,
+            seg_fields=[],
+        )
+        | changes
+    )
+
+
+def load_both(results):
+    return LoadAnnotations()(LoadImageFromFile()(results))
+
+
+def test_ours_win_in_our_scope():
+    init_default_scope('mmseg_beit')
+    assert type(TRANSFORMS.build(dict(type='LoadImageFromFile'))) is LoadImageFromFile
+    assert type(TRANSFORMS.build(dict(type='LoadAnnotations'))) is LoadAnnotations
+    assert type(TRANSFORMS.build(dict(type='PackSegInputs'))).__module__.startswith('mmseg.')
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('to_float32', [False, True])
+@pytest.mark.parametrize('color_type', ['color', 'grayscale', 'unchanged'])
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_image_equals_mmcvs(pairs, color_type, backend, to_float32):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    with Image.open(pairs.image('a')) as picture:
+        picture.save(pairs.image('a'), exif=exif)
+    arguments = dict(color_type=color_type, imdecode_backend=backend, to_float32=to_float32)
+    ours = LoadImageFromFile(**arguments)(item(pairs))
+    theirs = mmcv.transforms.LoadImageFromFile(**arguments)(item(pairs))
+    assert ours.keys() == theirs.keys() and ours['img'].dtype == theirs['img'].dtype
+    assert np.array_equal(ours['img'], theirs['img'])
+    assert ours['img_shape'] == theirs['img_shape'] == ours['ori_shape'] == theirs['ori_shape']
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('reduce_zero_label', [False, True])
+@pytest.mark.parametrize('label_map', [None, {0: 255, 1: 0, 2: 1, 3: 255, 7: 2}])
+def test_mask_equals_mmsegs(pairs, reduce_zero_label, label_map):
+    stored = np.random.default_rng(1).integers(0, 256, (24, 32), dtype=np.uint8)
+    pairs.spoil('a', lambda mask: stored)
+    changes = dict(reduce_zero_label=reduce_zero_label, label_map=label_map, num_classes=None)
+    ours = LoadAnnotations()(item(pairs, **changes))
+    theirs = mmseg.datasets.transforms.LoadAnnotations()(item(pairs, **changes))
+    assert ours.keys() == theirs.keys() and ours['seg_fields'] == ['gt_seg_map']
+    assert ours['gt_seg_map'].dtype == np.uint8
+    assert np.array_equal(ours['gt_seg_map'], theirs['gt_seg_map'])
+
+
+def test_mask_values(pairs):
+    results = load_both(item(pairs))
+    assert results['gt_seg_map'][0].tolist() == [255] * 8 + [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_a_mask_of_one_row_keeps_its_shape(pairs):
+    pairs.spoil('a', lambda mask: mask[:1])
+    assert LoadAnnotations()(item(pairs))['gt_seg_map'].shape == (1, 32)
+
+
+@pytest.mark.parametrize('transform, kind', [(LoadImageFromFile(), 'image'), (LoadAnnotations(), 'mask')])
+@pytest.mark.parametrize(
+    'spoil, error, words',
+    [
+        (os.remove, MissingFileError, 'does not exist'),
+        (lambda path: path.write_bytes(b''), InputError, 'is an empty file'),
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), InputError, 'is cut short'),
+        (lambda path: path.write_bytes(path.read_bytes()[:30]), InputError, ''),
+        (lambda path: path.write_text('<html>404</html>'), InputError, 'is damaged or not a picture'),
+    ],
+)
+def test_file_that_cannot_be_read(pairs, transform, kind, spoil, error, words):
+    path = getattr(pairs, kind)('a')
+    spoil(path)
+    with pytest.raises(error) as caught:
+        transform(item(pairs))
+    assert sentence(caught.value).startswith(f'{kind} {path} {words}')
+
+
+def test_decoder_that_says_nothing_of_a_cut_jpeg(pairs, monkeypatch):
+    # OpenCV 4 fills the rest of the picture with grey.
+    monkeypatch.setattr(cv2, 'imdecode', lambda content, flag: np.zeros((24, 32, 3), np.uint8))
+    pairs.image('a').write_bytes(pairs.image('a').read_bytes()[:-30])
+    with pytest.raises(InputError, match='is cut short'):
+        LoadImageFromFile()(item(pairs))
+
+
+def test_unreadable_images_can_be_skipped(pairs):
+    pairs.image('a').write_text('')
+    assert LoadImageFromFile(ignore_empty=True)(item(pairs)) is None
+
+
+def test_colour_mask(pairs):
+    pairs.spoil('a', lambda mask: np.stack([mask] * 3, -1))
+    with pytest.raises(InputError, match=r'a\.png is a colour picture \(RGB\)'):
+        LoadAnnotations()(item(pairs))
+
+
+def test_large_values_do_not_wrap(pairs):
+    pairs.spoil('a', lambda mask: mask.astype(np.uint16) + 256)
+    with pytest.raises(InputError, match='holds the value 259'):
+        LoadAnnotations()(item(pairs))
+
+
+def test_size_is_compared_with_the_picture_as_loaded(pairs):
+    pairs.spoil('a', lambda mask: mask[:, :30])
+    with pytest.raises(InputError, match=r'a\.png is 30x24 pixels but image .*a\.jpg is 32x24'):
+        load_both(item(pairs))
+
+
+def test_size_is_compared_after_a_resize_too(pairs):
+    resized = mmcv.transforms.Resize(scale=(16, 12))(LoadImageFromFile()(item(pairs)))
+    assert LoadAnnotations()(resized)['gt_seg_map'].shape == (24, 32)
+
+
+def test_label_beyond_the_classes(pairs):
+    pairs.spoil('a', lambda mask: mask + 1)
+    with pytest.raises(InputError, match=r'mask .*a\.png hold the value 4, but 3 classes'):
+        LoadAnnotations()(item(pairs))
+    assert LoadAnnotations()(item(pairs, num_classes=None))['gt_seg_map'].max() == 3
+
+
+def test_an_ignored_label_other_than_255(pairs):
+    pairs.spoil('a', lambda mask: np.where(mask == 0, 200, mask - 1).astype(np.uint8))
+    results = item(pairs, reduce_zero_label=False)
+    assert LoadAnnotations(ignore_index=200)(results)['gt_seg_map'].max() == 200
+
+
+def test_transform_and_data_set_disagree(pairs):
+    with pytest.warns(UserWarning, match='reduce_zero_label'):
+        transform = LoadAnnotations(reduce_zero_label=False)
+    with pytest.raises(InputError, match='reduce_zero_label is False in LoadAnnotations but True in the dataset'):
+        transform(item(pairs))
+
+
+def test_transforms_travel_to_workers():
+    for transform in (LoadImageFromFile(), LoadAnnotations(ignore_index=7)):
+        assert repr(pickle.loads(pickle.dumps(transform))) == repr(transform)
+
+
+def as_list(batch):
+    return batch
+
+
+@pytest.mark.parametrize('kind', ['image', 'mask'])
+def test_sentence_survives_the_loader_process(pairs, kind):
+    dataset = build_dataset(pairs.config())
+    path = getattr(pairs, kind)('b')
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError) as caught:
+        list(DataLoader(dataset, num_workers=1, collate_fn=as_list))
+    assert sentence(caught.value) == (
+        f'{kind} {path} is cut short after {path.stat().st_size:,} bytes: copy or download it again'
+    )
+
+
+def test_label_is_checked_in_our_data_sets(pairs):
+    dataset = build_dataset(pairs.config())
+    pairs.spoil('b', lambda mask: mask + 1)
+    with pytest.raises(InputError, match=r'b\.png hold the value 4'):
+        dataset[1]
