@@ -93,3 +93,15 @@ def test_library_checks_of_the_operator():
     labels = torch.randint(0, 6, (1, 4, 6))
     logits = torch.randn(1, 6, 2, 3, requires_grad=True)
     torch.library.opcheck(torch.ops.mmseg_beit.upsampled_cross_entropy.default, (logits, labels, None, False, 255))
+
+
+def test_autocast_leaves_the_inside_in_float32():
+    logits, labels = torch.randn(1, 5, 4, 4), torch.randint(0, 5, (1, 9, 9))
+    losses = []
+    for half in (False, True):
+        leaf = logits.clone().requires_grad_()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=half):
+            loss, _ = fused(leaf, labels)
+        loss.backward()
+        losses.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,16 +142,37 @@ def call_tool(name: str, *args: object, cwd: Path) -> int:
     raise AssertionError('a tool ends with an exit status')
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """A folder with data/ and tiny.py, and what works on them."""
-    write_data(tmp_path / 'data')
+def make_tiny(folder: Path) -> SimpleNamespace:
+    """Writes data/ and tiny.py into a folder; returns it with what works on them."""
+    write_data(folder / 'data')
     return SimpleNamespace(
-        folder=tmp_path,
-        config=write_config(tmp_path / 'tiny.py', tmp_path / 'data'),
-        write_config=lambda extra, name='tiny.py': write_config(tmp_path / name, tmp_path / 'data', extra),
-        run=lambda name, *args, **kwargs: run_tool(name, *args, cwd=tmp_path, **kwargs),
-        call=lambda name, *args: call_tool(name, *args, cwd=tmp_path),
+        folder=folder,
+        config=write_config(folder / 'tiny.py', folder / 'data'),
+        write_config=lambda extra, name='tiny.py': write_config(folder / name, folder / 'data', extra),
+        run=lambda name, *args, **kwargs: run_tool(name, *args, cwd=folder, **kwargs),
+        call=lambda name, *args: call_tool(name, *args, cwd=folder),
         environment=environment,
         tools=PROJECT / 'tools',
     )
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A folder with data/ and tiny.py, and what works on them."""
+    return make_tiny(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def trained_once(tmp_path_factory):
+    tiny = make_tiny(tmp_path_factory.mktemp('trained'))
+    assert tiny.call('train.py', 'tiny.py') == 0
+    return tiny.folder
+
+
+@pytest.fixture
+def trained(tiny, trained_once):
+    """As ``tiny``, after tools/train.py has run; the run was done once and is copied."""
+    tiny.work_dir = tiny.folder / 'work_dirs' / 'tiny'
+    shutil.copytree(trained_once / 'work_dirs' / 'tiny', tiny.work_dir)
+    (tiny.work_dir / 'last_checkpoint').write_text(str(tiny.work_dir / 'iter_12.pth'))
+    return tiny

@@ -25,24 +25,19 @@ def losses(work_dir):
     return found
 
 
-@pytest.fixture
-def trained(tiny):
+def test_training_writes_what_it_says_and_learns(tiny, capsys):
     assert tiny.call('train.py', 'tiny.py') == 0
-    tiny.work_dir = tiny.folder / 'work_dirs' / 'tiny'
-    return tiny
-
-
-def test_training_writes_what_it_says_and_learns(capsys, trained):
-    names = {path.name for path in trained.work_dir.iterdir() if path.is_file()}
+    work_dir = tiny.folder / 'work_dirs' / 'tiny'
+    names = {path.name for path in work_dir.iterdir() if path.is_file()}
     assert {'tiny.py', 'iter_9.pth', 'iter_12.pth', 'last_checkpoint'} <= names
     assert 'iter_6.pth' not in names  # two are kept
-    curve = losses(trained.work_dir)
+    curve = losses(work_dir)
     assert list(curve) == list(range(1, 13))
     assert curve[12] < curve[1]
     terminal = capsys.readouterr().out
     assert 'Training from iteration 0 to 12' in terminal and 'left 0:00:' in terminal
     assert 'System environment' not in terminal and 'Hooks will be executed' not in terminal
-    log = next(trained.work_dir.glob('*/*.log')).read_text()
+    log = next(work_dir.glob('*/*.log')).read_text()
     assert 'System environment' in log and 'Hooks will be executed' in log
 
 

@@ -50,7 +50,9 @@ def upsampled_cross_entropy(
             f'label {int(labels[invalid][0])} is neither one of the {logits.shape[1]} classes '
             f'nor {ignore_index} (ignored)'
         )
-    loss, correct, _ = _cross_entropy(logits, labels, class_weight, align_corners, ignore_index)
+    # Autocast would run the products inside in half precision.
+    with torch.autocast(logits.device.type, enabled=False):
+        loss, correct, _ = _cross_entropy(logits, labels, class_weight, align_corners, ignore_index)
     return loss, correct
 
 
