@@ -17,7 +17,7 @@ def test_names_and_options(tiny, capsys):
     options = ('--names', '--cfg-options', 'optim_wrapper.paramwise_cfg.no_decay=model')
     assert tiny.call('print_param_groups.py', 'tiny.py', *options) == 0
     text = capsys.readouterr().out
-    listed = text[text.index('\nlayer_0_no_decay') :]
+    listed = text[text.rindex('\nlayer_0_no_decay') :]
     assert '  backbone.cls_token  (1, 1, 32)' in listed.split('\nlayer_1')[0]
 
 
