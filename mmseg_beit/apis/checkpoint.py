@@ -3,12 +3,10 @@
 import os
 from typing import Any
 
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
-from ..checkpoint import load_checkpoint, read_state_dict
-from ..checkpoint.reading import _read_pickle
-from ..checkpoint.safety import ZIP_MAGIC
-from ..checkpoint.sources import resolve
+from ..checkpoint import convert_state_dict, read_state_dict
 from ..errors import InputError
 
 
@@ -27,15 +25,17 @@ def load_for_inference(model: nn.Module, source: str | os.PathLike[str], trust: 
         MissingFileError: There is no such file.
         InputError: The file cannot be read, or is of another model.
     """
+    state_dict, meta = read_state_dict(source, trust)
     if all(hasattr(model.backbone, part) for part in ('patch_embed', 'layers', 'cls_token')):
-        load_checkpoint(model, source, role='test', trust=trust)
+        fitted, report = convert_state_dict(state_dict, model, meta=meta, role='test', source=str(source))
+        model.load_state_dict(fitted, strict=False)
+        print_log(str(report), 'current')
     else:  # mmseg's other backbones
-        _load_by_name(model, source, trust)
-    return _dataset_meta(source, trust)
+        _load_by_name(model, state_dict, source)
+    return meta['dataset_meta']
 
 
-def _load_by_name(model: nn.Module, source: str | os.PathLike[str], trust: bool) -> None:
-    state_dict, _ = read_state_dict(source, trust)
+def _load_by_name(model: nn.Module, state_dict: dict[str, Tensor], source: str | os.PathLike[str]) -> None:
     own = model.state_dict()
     missing = [name for name in own if name not in state_dict and not name.endswith('num_batches_tracked')]
     shaped = [name for name in own if name in state_dict and state_dict[name].shape != own[name].shape]
@@ -46,19 +46,3 @@ def _load_by_name(model: nn.Module, source: str | os.PathLike[str], trust: bool)
                 f'use the config it was trained with'
             )
     model.load_state_dict(state_dict, strict=False)
-
-
-def _dataset_meta(source: str | os.PathLike[str], trust: bool) -> dict[str, Any]:
-    """The data set's description in an OpenMMLab checkpoint; the file was read and checked before."""
-    path = resolve(source)[0]
-    with path.open('rb') as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            return {}
-    content = _read_pickle(path, trust)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    if not isinstance(meta, dict):
-        return {}
-    if isinstance(meta.get('dataset_meta'), dict):
-        return dict(meta['dataset_meta'])
-    # Versions of mmsegmentation before 1.0 wrote these.
-    return {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key)}

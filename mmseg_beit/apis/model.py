@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..registry import DATASETS, MODELS
 from .checkpoint import load_for_inference
 from .config import apply_options, builder_sentences, check_config, load_config
+from .exported import is_exported, use_exported
 
 
 def init_model(
@@ -32,7 +33,8 @@ def init_model(
 
     Args:
         config: A config file, or a config (not changed).
-        checkpoint: A file, a folder, ``timm://NAME``, ``hf://ORG/NAME`` or ``https://...``; ``None``: random weights.
+        checkpoint: A file, a folder, ``timm://NAME``, ``hf://ORG/NAME`` or ``https://...``, or an exported ``.onnx`` or
+            ``.pt2`` file; ``None``: random weights.
         device: ``'auto'`` (a GPU if there is one), ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
         cfg_options: Dotted names of fields of the config and their new values.
         trust: Runs whatever code a pickled checkpoint brings. Only for files whose author you trust.
@@ -63,11 +65,14 @@ def init_model(
     else:
         raise InputError(f'a {type(config).__name__} is no config: give a file or an mmengine Config')
     check_config(config)
+    exported = is_exported(checkpoint)
+    if exported:
+        use_exported(config, checkpoint)
     with scope_of(config), builder_sentences():
         model = MODELS.build(config.model)
-        if not hasattr(model, 'decode_head'):
+        if not hasattr(model, 'predict') or not hasattr(model, 'out_channels'):
             raise InputError(f'model.type={config.model.type} is no segmentor: name a config of one')
-        described = load_for_inference(model, checkpoint, trust) if checkpoint is not None else {}
+        described = load_for_inference(model, checkpoint, trust) if checkpoint is not None and not exported else {}
         model.dataset_meta = _dataset_meta(model, [described, _meta_of_config(config)])
     model.cfg = config
     return model.to(target).eval()
@@ -125,8 +130,7 @@ def _meta_of_config(config: Config) -> dict[str, Any]:
 
 def _dataset_meta(model: nn.Module, candidates: list[dict[str, Any]]) -> dict[str, Any]:
     """The first description whose number of classes is the model's; numbered names if there is none."""
-    head = model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
-    num_classes = head.num_classes
+    num_classes = model.num_classes
     reduce_zero_label = next((meta['reduce_zero_label'] for meta in candidates if 'reduce_zero_label' in meta), False)
     for meta in candidates:
         classes = meta.get('classes')

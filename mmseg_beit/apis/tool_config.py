@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from ..engine.amp import default_amp_dtype
 from ..errors import InputError, MissingFileError
 from .config import check_config, check_work_dir, load_config
+from .exported import is_exported, use_exported
 
 _AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -75,7 +76,7 @@ def testing_config(
 
     Args:
         path: The config file.
-        checkpoint: A file, folder or address.
+        checkpoint: A file, folder or address, or an exported ``.onnx`` or ``.pt2`` file.
         options: Dotted names and values to change.
         work_dir: Where log and figures go; ``work_dirs/NAME_OF_CONFIG`` if neither this nor the config says.
         tta: Whether to average over scales and flips.
@@ -95,6 +96,9 @@ def testing_config(
             raise InputError(f'config {path} has no field {field}, which a test needs: add it or name another config')
     _check_local(checkpoint)
     config.load_from, config.resume = str(checkpoint), False
+    if is_exported(checkpoint):
+        use_exported(config, checkpoint)
+        config.load_from = None
     # The model's weights come from the checkpoint: those it would start training from need not be there.
     _drop_pretrained(config.model)
     if show_dir:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dynamic import OpenGridBias
 from .position import Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
 from .toeplitz_attention import toeplitz_attention
 
@@ -35,6 +36,8 @@ class RelativePosition(nn.Module):
         if grid is not None:
             self.relative_position_bias_table = nn.Parameter(torch.zeros(num_relative_positions(grid), num_heads))
         self._kept: tuple[tuple, Tensor] | None = None
+        self.open_bias: OpenGridBias | None = None
+        """Set while a graph with open height and width is traced; makes the bias then."""
 
     @property
     def bias_needs_grad(self) -> bool:
@@ -47,6 +50,8 @@ class RelativePosition(nn.Module):
 
     def bias_for(self, grid: Grid, dtype: torch.dtype) -> Tensor:
         """Bias (n, N, N) of ``dtype`` for an (h, w) grid. Differentiable; kept where no gradient is wanted."""
+        if self.open_bias is not None:
+            return self.open_bias(self.relative_position_bias_table.to(dtype), *grid)
         if self.bias_needs_grad or torch.compiler.is_compiling():
             return relative_position_bias(self.table_for(grid, dtype), grid)
         table = self.relative_position_bias_table

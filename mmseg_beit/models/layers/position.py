@@ -95,7 +95,7 @@ def _spline_weights(nodes: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _axis_weights(src: int, dst: int) -> Tensor:
+def axis_weights(src: int, dst: int) -> Tensor:
     """Resizing matrix (2 dst - 1, 2 src - 1), float64, for the offsets of one axis from ``src`` patches to ``dst``."""
     if src == dst:
         return torch.eye(2 * src - 1, dtype=torch.float64)
@@ -131,8 +131,8 @@ def resize_relative_position_table(table: Tensor, src_grid: Grid, dst_grid: Grid
     (src_h, src_w), (dst_h, dst_w) = src_grid, dst_grid
     # float64 costs nothing here, and the progression's weights alternate in sign; MPS has no float64.
     exact = torch.float32 if table.device.type == 'mps' else torch.float64
-    rows_weight = _axis_weights(src_h, dst_h).to(table.device, exact)
-    cols_weight = _axis_weights(src_w, dst_w).to(table.device, exact)
+    rows_weight = axis_weights(src_h, dst_h).to(table.device, exact)
+    cols_weight = axis_weights(src_w, dst_w).to(table.device, exact)
     offsets = table[:-NUM_CLS_ROWS].to(exact).view(2 * src_h - 1, 2 * src_w - 1, -1)
     offsets = torch.einsum('yY,YXn,xX->yxn', rows_weight, offsets, cols_weight)
     return torch.cat([offsets.flatten(0, 1).to(table.dtype), table[-NUM_CLS_ROWS:]])

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .interpolation import interpolation_matrix
+from .tracing import has_open_sizes
 from .winograd import winograd_conv
 
 # Scratch of one chunk of output channels, in bytes; see the same constant of the Winograd convolution.
@@ -94,7 +95,7 @@ def conv_of_maps(
 
 def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """Bilinear resizing of (B, C, h, w) to (B, C, H, W); the same tensor where the size is right."""
-    if tuple(x.shape[2:]) == tuple(size):
+    if not has_open_sizes() and tuple(x.shape[2:]) == tuple(size):
         return x
     return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
 
