@@ -42,7 +42,7 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 MODELS = _child('model', mmseg_registry.MODELS, 'mmseg_beit.models')
 DATASETS = _child('dataset', mmseg_registry.DATASETS, 'mmseg_beit.datasets')
 TRANSFORMS = _child('transform', mmseg_registry.TRANSFORMS, 'mmseg_beit.datasets.transforms')
-HOOKS = _child('hook', mmseg_registry.HOOKS, 'mmseg_beit.engine.hooks')
+HOOKS = _child('hook', mmseg_registry.HOOKS, 'mmseg_beit.engine.hooks', 'mmseg_beit.datasets')
 LOOPS = _child('loop', mmseg_registry.LOOPS, 'mmseg_beit.engine')
 OPTIM_WRAPPERS = _child('optim wrapper', mmseg_registry.OPTIM_WRAPPERS, 'mmseg_beit.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

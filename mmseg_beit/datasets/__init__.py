@@ -1,7 +1,8 @@
 """Data sets. Importing this package registers them all."""
 
 from .base import ADE20KDataset, BaseSegDataset
+from .checks.hook import DataCheckHook
 from .msrc import MSRCDataset
 from .scenes import ScenesDataset
 
-__all__ = ['ADE20KDataset', 'BaseSegDataset', 'MSRCDataset', 'ScenesDataset']
+__all__ = ['ADE20KDataset', 'BaseSegDataset', 'DataCheckHook', 'MSRCDataset', 'ScenesDataset']

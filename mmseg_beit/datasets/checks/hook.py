@@ -1,16 +1,15 @@
 """Looks at the data before the first step."""
 
-
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-from ...datasets.checks import MODES, check_dataset, leaf_datasets
-from ...datasets.checks.report import DataReport
 from ...errors import InputError
 from ...registry import HOOKS
+from . import MODES, check_dataset, leaf_datasets
+from .report import DataReport
 
 
 @HOOKS.register_module()
