@@ -105,13 +105,25 @@ class IoUMetric(_IoUMetric):
         Returns:
             int64 (K,) on the CPU: intersection, union, predicted and labelled pixels.
         """
-        counted = label != ignore_index
-        predicted, label = pred_label[counted].long(), label[counted].long()
-        # One row and column more for values outside the classes.
-        predicted = torch.where((predicted < 0) | (predicted >= num_classes), num_classes, predicted)
-        label = torch.where((label < 0) | (label >= num_classes), num_classes, label)
-        side = num_classes + 1
-        confusion = torch.bincount(label * side + predicted, minlength=side * side).view(side, side).cpu()
+        predicted, label = pred_label.flatten().long(), label.flatten().long()
+        # One row and column more for values outside the classes, and a row for the ignored label where it has one.
+        side = max(num_classes, ignore_index) + 1
+        low, high = (torch.stack(pair) for pair in zip(predicted.aminmax(), label.aminmax(), strict=True))
+        careful = ignore_index < 0 or low.min() < 0 or high.max() >= side
+        if careful:
+            counted = label != ignore_index
+            predicted, label = predicted[counted], label[counted]
+            predicted = predicted.where((predicted >= 0) & (predicted < num_classes), num_classes)
+            label = label.where((label >= 0) & (label < num_classes), num_classes)
+            side = num_classes + 1
+        index = torch.add(predicted, label, alpha=side)
+        if index.is_cuda:
+            counts = torch.bincount(index, minlength=side * side).cpu()
+        else:  # NumPy's is twice as fast there.
+            counts = torch.from_numpy(np.bincount(index.numpy(), minlength=side * side))
+        confusion = counts.view(side, side)
+        if not careful:
+            confusion[ignore_index] = 0
         intersect = confusion.diagonal()[:num_classes]
         area_pred, area_label = confusion.sum(0)[:num_classes], confusion.sum(1)[:num_classes]
         return intersect, area_pred + area_label - intersect, area_pred, area_label

@@ -122,3 +122,21 @@ def test_masks_alone_need_no_labels(tmp_path):
     sample = dict(pred_sem_seg=dict(data=torch.zeros(1, 1, 3, dtype=torch.long)), img_path='a.jpg')
     assert _score(metric, [sample]) == {}
     assert np.array(Image.open(tmp_path / 'a.png')).shape == (1, 3)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('ignore_index', [255, 0, 2, 7, -100])
+def test_counts_equal_a_count_pixel_by_pixel(ignore_index):
+    """Five classes; labels and predictions also outside of them."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.tensor([0, 1, 2, 3, 4, 5, 7, 255, ignore_index])
+    label = values[torch.randint(0, len(values), (20, 30), generator=generator)]
+    for predicted in (torch.randint(0, 5, (20, 30), generator=generator), torch.randint(-1, 8, (20, 30))):
+        intersect, union, area_pred, area_label = IoUMetric.intersect_and_union(predicted, label, 5, ignore_index)
+        counted = label != ignore_index
+        for k in range(5):
+            is_pred, is_label = (predicted == k) & counted, (label == k) & counted
+            assert intersect[k] == (is_pred & is_label).sum()
+            assert union[k] == (is_pred | is_label).sum()
+            assert area_pred[k] == is_pred.sum()
+            assert area_label[k] == is_label.sum()
