@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -168,6 +168,42 @@ def inference(bench: Bench) -> list[Row]:
     return rows
 
 
+def runtimes(bench: Bench) -> list[Row]:
+    """Our network eager, compiled, and as ONNX file: pictures of the crop's size to label maps."""
+    import onnxruntime
+
+    from mmseg_beit.apis.export import write_graph
+    from mmseg_beit.models.exportable import ExportableSegmentor
+
+    ours = bench.ours.eval()
+    ours.test_cfg.mode = 'whole'
+    img = bench.image(bench.side, bench.side)
+
+    def network(img: Tensor) -> Tensor:
+        logits = ours.decode_head(ours.neck(ours.backbone(img)))
+        return F.interpolate(logits, size=img.shape[2:], mode='bilinear', align_corners=False).argmax(1)
+
+    compiled = torch.compile(network)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'model.onnx')
+        write_graph(ExportableSegmentor(ours.cpu(), max(bench.side, 8 * 16), 'mask').eval(), path, 'onnx')
+        ours.to(bench.device)
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        size = path.stat().st_size / 1e6
+
+    def run_onnx() -> Tensor:
+        return torch.from_numpy(session.run(None, {'image': img.cpu().numpy()})[0])
+
+    expected = _labels_ours(ours, img)
+    with torch.no_grad():
+        agreement = (
+            f'compiled: {_same(compiled(img), expected)}, onnx ({size:.0f} MB): {_same(run_onnx(), expected.cpu())}'
+        )
+    title = f'runtimes {bench.side}x{bench.side} float32'
+    eager = partial(_labels_ours, ours, img)
+    return [bench.run(title, agreement, ours=eager, compiled=_no_grad(lambda: compiled(img)), onnxruntime=run_onnx)]
+
+
 def training(bench: Bench) -> list[Row]:
     """A training step of two images: loss, gradients, AdamW."""
     side = bench.side
@@ -302,4 +338,5 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'inference': inference,
     'training': training,
     'scaling': scaling,
+    'runtimes': runtimes,
 }

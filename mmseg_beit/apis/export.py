@@ -97,7 +97,7 @@ def export_model(
         # The runtimes know a file by its suffix.
         written = temporary.with_name(temporary.name + path.suffix)
         try:
-            _write(graph, written, fmt, opset, json.dumps(about))
+            write_graph(graph, written, fmt, opset, json.dumps(about))
             comparisons = _compare(graph, written, min(max_size, 40 * model.patch_size), tolerance)
             written.replace(temporary)
         finally:
@@ -130,7 +130,16 @@ def _picture(graph: ExportableSegmentor, batch: int, height: int, width: int) ->
     return picture if graph.uint8_input else (picture.permute(0, 3, 1, 2).float() - graph.mean) / graph.std
 
 
-def _write(graph: ExportableSegmentor, path: Path, fmt: str, opset: int, about: str) -> None:
+def write_graph(graph: ExportableSegmentor, path: Path, fmt: str, opset: int = MIN_OPSET, about: str = '{}') -> None:
+    """Traces a segmentor with open sizes and writes it.
+
+    Args:
+        graph: The segmentor, in evaluation mode, on the CPU.
+        path: The file.
+        fmt: ``onnx`` or ``pt2``.
+        opset: Of ONNX.
+        about: JSON text kept in the file.
+    """
     # An example whose sizes are nothing special: not equal, not multiples of the patch size, not one image.
     step = graph.patch_size
     example = _picture(graph, 2, 5 * step - 3, 7 * step - 5)
