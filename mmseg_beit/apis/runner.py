@@ -148,7 +148,9 @@ class BEiTRunner(Runner):
         else:
             role = 'finetune' if isinstance(self._train_loop, BaseLoop) else 'test'
             state_dict, meta = read_state_dict(filename, trust=self.trust_checkpoint)
-            if _holds_beit(model):
+            if hasattr(model, 'fit_state_dict'):  # a tokenizer reads its own families
+                fitted = model.fit_state_dict(state_dict, str(filename), strict=role == 'test')
+            elif _holds_beit(model):
                 fitted, report = convert_state_dict(state_dict, model, meta=meta, role=role, source=str(filename))
                 self.logger.info(str(report))
             else:  # mmseg's other backbones

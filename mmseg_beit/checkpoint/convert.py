@@ -59,8 +59,9 @@ def to_ours(
             f'{source} has {foreign[0]!r} in its blocks, which BEiT and BEiT v2 do not have: it is another architecture'
         )
     report.leave_out('not known to this family', unknown)
-    if family.name == 'mmpretrain' and 'backbone.ln1.weight' not in out:
-        # BEiT v2's pre-training model keeps the final norm in its neck.
+    pretraining_neck = any(name.startswith('neck.patch_aggregation.') for name in out)
+    if (family.name == 'mmpretrain' or pretraining_neck) and 'backbone.ln1.weight' not in out:
+        # BEiT v2's pre-training models, mmpretrain's and ours, keep the final norm in the neck.
         out = {name.replace('neck.norm.', 'backbone.ln1.'): tensor for name, tensor in out.items()}
     out, key_biases = tables.split_bias(tables.join_qkv(out))
     if key_biases:

@@ -3,6 +3,7 @@
 from .base import ADE20KDataset, BaseSegDataset
 from .checks.hook import DataCheckHook
 from .msrc import MSRCDataset
+from .pretraining import UnlabelledImages
 from .scenes import ScenesDataset
 
-__all__ = ['ADE20KDataset', 'BaseSegDataset', 'DataCheckHook', 'MSRCDataset', 'ScenesDataset']
+__all__ = ['ADE20KDataset', 'BaseSegDataset', 'DataCheckHook', 'MSRCDataset', 'ScenesDataset', 'UnlabelledImages']

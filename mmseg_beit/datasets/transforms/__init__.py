@@ -2,5 +2,17 @@
 
 from .augmentation import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from .loading import LoadAnnotations, LoadImageFromFile
+from .masking import BlockwiseMask
+from .pretraining import PackViews, RandomResizedCropTwoViews, ResizeAndCenterCrop
 
-__all__ = ['LoadAnnotations', 'LoadImageFromFile', 'PackSegInputs', 'PhotoMetricDistortion', 'RandomCrop']
+__all__ = [
+    'BlockwiseMask',
+    'LoadAnnotations',
+    'LoadImageFromFile',
+    'PackSegInputs',
+    'PackViews',
+    'PhotoMetricDistortion',
+    'RandomCrop',
+    'RandomResizedCropTwoViews',
+    'ResizeAndCenterCrop',
+]
