@@ -7,6 +7,9 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),  # tools/train.py and tools/test.py turn to gloo where there is no GPU
 )
 
+# Several processes: gradients live in the buckets that are exchanged, which saves a copy of them all.
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
+
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),  # losses, lr, time and the time left

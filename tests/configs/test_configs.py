@@ -114,7 +114,8 @@ def test_numbers_are_the_recipe(path):
     cfg = Config.fromfile(path)
     lr, decay, drop_path, layer_scale, out_indices, crop, stride, start = RECIPES[path.stem]
     backbone, test_cfg = cfg.model.backbone, cfg.model.test_cfg
-    assert cfg.optim_wrapper.optimizer.to_dict() == dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05)
+    recipe = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.optim_wrapper.optimizer.to_dict() == dict(recipe, fused=True)
     assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == decay
     assert 'clip_grad' not in cfg.optim_wrapper
     assert (backbone.drop_path_rate, backbone.init_values) == (drop_path, layer_scale)
