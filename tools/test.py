@@ -19,7 +19,9 @@ def parse_args() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='config file, such as configs/beit_upernet_ade20k.py')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://'
+    )
     parser.add_argument('--tta', action='store_true', help="average over the config's scales and flips (tta_pipeline)")
     parser.add_argument('--out', metavar='DIR', help='write index masks (PNG, the values of the annotations) to DIR')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of ground truth and prediction to DIR')

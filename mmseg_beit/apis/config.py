@@ -154,7 +154,7 @@ def builder_sentences() -> Iterator[None]:
             raise
         raise MissingFileError(f'{error.filename} does not exist: correct the path in the config') from error
     except KeyError as error:
-        if match := re.search(r"(\w+) is not in the ([\w:\-. ]+?)(?: registry)?\.", str(error)):
+        if match := re.search(r'(\w+) is not in the ([\w:\-. ]+?)(?: registry)?\.', str(error)):
             kind = match[2].split('::')[-1]
             known = [reg for reg in vars(registry).values() if getattr(reg, 'name', None) == kind]
             near = _nearest(match[1], {name for reg in known for name in _names(reg)})
@@ -165,7 +165,7 @@ def builder_sentences() -> Iterator[None]:
             raise InputError(
                 f'{match[1]} takes no argument {match[2]!r}: correct or remove it in the config'
             ) from error
-        if match := re.search(r"(\w+)\.__init__\(\) missing \d+ required .*?: (.+)", str(error)):
+        if match := re.search(r'(\w+)\.__init__\(\) missing \d+ required .*?: (.+)', str(error)):
             raise InputError(f'{match[1]} needs {match[2]}: set it in the config') from error
         raise
 

@@ -205,7 +205,12 @@ class BEiTRunner(Runner):
     def _check_classes(self) -> None:
         model = self.model.module if is_model_wrapper(self.model) else self.model
         model = model.module if isinstance(model, BaseTTAModel) else model
-        heads = {name: head for name, head in model.named_modules() if isinstance(head, BaseDecodeHead)}
+        heads = {
+            name: module
+            for name, module in model.named_modules()
+            # Decode heads, and a classifier's `head`.
+            if isinstance(module, BaseDecodeHead) or (name == 'head' and hasattr(module, 'num_classes'))
+        }
         for stage in ('train', 'val', 'test'):
             loop = getattr(self, f'_{stage}_loop')
             dataset = loop.dataloader.dataset if isinstance(loop, BaseLoop) else None
@@ -225,12 +230,13 @@ class BEiTRunner(Runner):
         machine = torch.cuda.get_device_name() if device == 'cuda' else f'{device}, {torch.get_num_threads()} threads'
         batch = f'{loader.batch_size} x {self.world_size}' if self.world_size > 1 else loader.batch_size
         precision = getattr(self.optim_wrapper, 'cast_dtype', None) or torch.float32
+        place = os.path.relpath(self.work_dir)
         validates = isinstance(self._val_loop, BaseLoop)
         validation = f', {len(self.val_dataloader.dataset)} for validation' if validates else ''
         self.logger.info(
             f'Training from iteration {self.iter} to {self.max_iters} with {batch} of {len(loader.dataset)} images '
             f'a step{validation}, on {machine}, {str(precision).removeprefix("torch.")}; everything goes to '
-            f'{os.path.relpath(self.work_dir)}'
+            f'{self.work_dir if place.startswith(os.pardir) else place}'
         )
 
 
