@@ -1,0 +1,35 @@
+# The backbone of ../../_base_/models/beit_tiny_upernet.py with a linear classifier, for training from scratch on a CPU.
+model = dict(
+    type='mmpretrain.ImageClassifier',
+    data_preprocessor=dict(
+        type='mmpretrain.ClsDataPreprocessor',
+        _scope_='mmpretrain',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+        num_classes=4,
+    ),
+    backbone=dict(
+        type='BEiT',
+        img_size=128,
+        patch_size=16,
+        embed_dims=192,
+        num_layers=12,
+        num_heads=3,
+        mlp_ratio=4,
+        qv_bias=True,
+        drop_path_rate=0.0,
+        norm_cfg=dict(type='LN', eps=1e-6),
+        init_values=0.1,
+        final_norm=False,
+        out_type='pooled',
+        pooling='mean',
+    ),
+    head=dict(
+        type='mmpretrain.LinearClsHead',
+        num_classes=4,
+        in_channels=192,
+        loss=dict(type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+)
