@@ -7,6 +7,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from ..layers.resampling import conv_of_maps, resize
+from ..layers.tracing import is_exporting
 
 
 def convolve(module: ConvModule, maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -29,13 +30,6 @@ def convolve(module: ConvModule, maps: Sequence[Tensor], size: tuple[int, int], 
     if module.with_norm:
         x = module.norm(x)
     return module.activate(x) if module.with_activation else x
-
-
-def is_exporting() -> bool:
-    """Whether a graph for another runtime is being made, which needs plain operators and any size."""
-    compiler = torch.compiler
-    exporting = compiler.is_exporting() if hasattr(compiler, 'is_exporting') else False
-    return exporting or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def _is_plain(module: ConvModule) -> bool:

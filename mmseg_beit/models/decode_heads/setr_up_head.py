@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ...registry import MODELS
 from ..layers.resampling import resize
+from ..layers.tracing import is_exporting
 from ..losses import UpsampledLossMixin
-from .convolve import convolve, is_exporting
+from .convolve import convolve
 
 
 @MODELS.register_module()

@@ -14,12 +14,13 @@ from mmseg.models.segmentors import EncoderDecoder as MMSegEncoderDecoder
 from torch import Tensor
 
 from ...registry import MODELS
+from ..decode_heads.fuse import Fusible
 from ..layers.interpolation import interpolation_matrix
 from .any_size import AnySizeInference, check_test_cfg
 
 
 @MODELS.register_module()
-class EncoderDecoder(AnySizeInference, MMSegEncoderDecoder):
+class EncoderDecoder(Fusible, AnySizeInference, MMSegEncoderDecoder):
     """Segmentor for images of any size.
 
     Takes the arguments of mmseg's ``EncoderDecoder``. ``test_cfg`` holds ``mode`` (``whole`` or ``slide``) and for
