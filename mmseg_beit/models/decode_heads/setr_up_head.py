@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ...registry import MODELS
 from ..layers.resampling import resize
-from ..layers.tracing import is_exporting
 from ..losses import UpsampledLossMixin
 from .convolve import convolve
 
@@ -22,12 +21,15 @@ class SETRUPHead(UpsampledLossMixin, MMSegSETRUPHead):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits float (B, K, H, W) of the selected map (B, C, h, w); H is h times ``up_scale`` once per stage."""
-        if is_exporting():
-            return super().forward(inputs)
         x = self._transform_inputs(inputs)
         x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         size = x.shape[2:]
         for conv, upsample in self.up_convs:
             x = convolve(conv, [x], size, self.align_corners)
-            size = tuple(int(side * upsample.scale_factor) for side in size)
+            size = tuple(_scaled(side, upsample.scale_factor) for side in size)
         return resize(self.cls_seg(x), size, self.align_corners)
+
+
+def _scaled(side: int, factor: float) -> int:
+    # Without a detour through a float where it can be: an exported graph's open sides have no integer part to take.
+    return side * int(factor) if float(factor).is_integer() else int(side * factor)

@@ -1,5 +1,6 @@
 """Building blocks in plain torch, without registry or configs."""
 
+from . import resampling_flops  # noqa: F401 - tells torch's counter the arithmetic of our operators
 from .attention import ATTENTION_IMPLS, Attention, RelativePosition
 from .block import DropPath, FeedForward, TransformerBlock
 from .patch_embed import PatchEmbed
@@ -11,7 +12,9 @@ from .position import (
     resize_relative_position_table,
     square_grid,
 )
+from .resampling import conv_of_maps, resize
 from .toeplitz_attention import toeplitz_attention
+from .winograd import winograd_conv
 
 __all__ = [
     'ATTENTION_IMPLS',
@@ -22,10 +25,13 @@ __all__ = [
     'PatchEmbed',
     'RelativePosition',
     'TransformerBlock',
+    'conv_of_maps',
     'num_relative_positions',
     'relative_position_bias',
+    'resize',
     'resize_absolute_position',
     'resize_relative_position_table',
     'square_grid',
     'toeplitz_attention',
+    'winograd_conv',
 ]

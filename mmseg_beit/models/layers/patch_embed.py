@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from .position import Grid
-from .tracing import has_open_sizes
+from .tracing import is_exporting
 
 
 class PatchEmbed(nn.Module):
@@ -47,7 +47,7 @@ class PatchEmbed(nn.Module):
         Raises:
             InputError: A side is not a multiple of the patch size.
         """
-        if not has_open_sizes():  # Whoever traces with open sizes vouches for them.
+        if not is_exporting():  # Whoever traces with open sizes vouches for them.
             self.check_input_shape(*img.shape[2:])
         x = self.projection(img)
         grid = (x.shape[2], x.shape[3])

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tracing import is_exporting
+
 Grid = tuple[int, int]
 
 NUM_CLS_ROWS = 3
@@ -161,7 +163,7 @@ def resize_absolute_position(
         raise ValueError(
             f'{pos_embed.shape[1]} position embeddings do not fit the grid {src_grid} and {num_prefix} more'
         )
-    if src_grid == dst_grid:
+    if not is_exporting() and src_grid == dst_grid:
         return pos_embed
     prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     patches_1Dhw = patches.float().transpose(1, 2).unflatten(2, src_grid)

@@ -3,9 +3,13 @@
 import torch
 
 
-def has_open_sizes() -> bool:
-    """Whether ``torch.export`` is tracing, so that sizes may be symbols and no step may depend on them.
+def is_exporting() -> bool:
+    """Whether a graph for another runtime is being made: plain operators only, and sizes may be symbols.
 
-    ``torch.compile`` fixes or guards sizes by itself and is not meant.
+    ``torch.compile`` is not meant: it takes our operators and guards sizes by itself.
     """
-    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    if hasattr(torch.compiler, 'is_exporting'):
+        exporting = torch.compiler.is_exporting()
+    else:  # Before torch 2.7.
+        exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return exporting or torch.jit.is_tracing()

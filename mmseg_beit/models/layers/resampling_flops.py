@@ -1,0 +1,61 @@
+"""Arithmetic of the resampling operators for ``torch.utils.flop_counter``, which cannot look inside them.
+
+Every multiplication of the dense matrices is counted, zeros included, as the counter does for torch's own products.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from . import resampling, winograd  # noqa: F401 - they define the operators
+
+Shape = Sequence[int]
+
+
+@register_flop_formula(torch.ops.mmseg_beit.winograd_conv)
+def winograd_conv_flops(x: Shape, weight: Shape, out_shape: Shape | None = None, **_: object) -> int:
+    """Products at 36 places of each tile, and the transforms of inputs, weights and outputs."""
+    (num_out, channels), tiles = weight[:2], _num_tiles(x)
+    weights = 36 * 9 * channels * num_out
+    inputs = tiles * channels * (4 * 36 + 6 * 36)
+    outputs = tiles * num_out * (4 * 36 + 4 * 24)
+    return 2 * (36 * tiles * channels * num_out + weights + inputs + outputs)
+
+
+@register_flop_formula(torch.ops.mmseg_beit.winograd_weight_grad)
+def winograd_weight_grad_flops(grad: Shape, x: Shape, out_shape: Shape | None = None, **_: object) -> int:
+    """As the forward pass, with the transform of gradients (4 x 4 to 6 x 6) in place of the outputs'."""
+    num_out, channels, tiles = grad[1], x[1], _num_tiles(x)
+    weights = 36 * 9 * channels * num_out
+    inputs = tiles * channels * (4 * 36 + 6 * 36)
+    grads = tiles * num_out * (4 * 24 + 6 * 24)
+    return 2 * (36 * tiles * channels * num_out + weights + inputs + grads)
+
+
+@register_flop_formula(torch.ops.mmseg_beit.far_conv)
+def far_conv_flops(
+    maps: Sequence[Shape], weights: Sequence[Shape], height: int, width: int, *args: object, **_: object
+) -> int:
+    """Products at the maps' pixels, then along the height, then along the width."""
+    total = 0
+    for (batch, channels, h, w), (num_out, _, kernel, _) in zip(maps, weights, strict=True):
+        products = kernel**2 * h * w * channels
+        resizing = height * kernel * h * w * kernel + height * width * w * kernel
+        total += 2 * batch * num_out * (products + resizing)
+    return total
+
+
+@register_flop_formula(torch.ops.mmseg_beit.far_conv_backward)
+def far_conv_backward_flops(
+    grad: Shape, maps: Sequence[Shape], weights: Sequence[Shape], *args: object, **_: object
+) -> int:
+    """The products twice, for maps and weights, and the resizing once."""
+    height, width = grad[2:]
+    products = sum(2 * w[0] * w[2] ** 2 * math.prod(m) for m, w in zip(maps, weights, strict=True))
+    return far_conv_flops(maps, weights, height, width) + products
+
+
+def _num_tiles(x: Shape) -> int:
+    return x[0] * math.ceil(x[2] / 4) * math.ceil(x[3] / 4)
