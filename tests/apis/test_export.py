@@ -139,8 +139,8 @@ def test_setr_pup_with_absolute_positions_at_open_sizes(demo):
     config = Config.fromfile('config.py')
     config.model.backbone.update(use_abs_pos=True, rel_pos='none')
     config.model.decode_head = dict(
-        type='SETRUPHead', in_channels=32, channels=16, in_index=1, num_classes=3, num_convs=2, up_scale=2, kernel_size=3,
-        norm_cfg=dict(type='BN'), align_corners=False)  # fmt: skip
+        type='SETRUPHead', in_channels=32, channels=16, in_index=1, num_classes=3, num_convs=2, up_scale=2,
+        kernel_size=3, norm_cfg=dict(type='BN'), align_corners=False)  # fmt: skip
     config.dump('setr.py')
     torch.save(dict(state_dict=init_model('setr.py', device='cpu').state_dict(), meta={}), 'setr.pth')
     comparisons = export_model('setr.py', 'setr.pth', 'setr.pt2', 'pt2', max_size=256)
