@@ -139,3 +139,60 @@ def test_heads_are_copied_with_their_weights():
     ours, _ = _uper()
     inputs = [torch.randn(1, c, *size) for c, size in zip(ours.in_channels, UPER_SIZES['odd'], strict=True)]
     torch.testing.assert_close(copy.deepcopy(ours).eval().forward(inputs), ours.eval().forward(inputs))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('training', [True, False])
+def test_uper_head_with_many_channels_equals_mmseg_in_float32(training):
+    # Wide and fine enough for the Winograd form. With ReLU any rounding flips a few activations near zero, whose
+    # gradients then differ whole: an activation without a kink shows the arithmetic alone.
+    args = dict(in_channels=[128] * 4, channels=128, dropout_ratio=0.0, act_cfg=dict(type='GELU'))
+    ours, theirs = _uper(**args)
+    sizes = [(48, 52), (24, 26), (12, 13), (6, 7)]
+    inputs = [torch.randn(2, 128, *size) for size in sizes]
+    results = []
+    for head in (ours, theirs):
+        head.train(training)
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        out = head.forward(leaves)
+        torch.manual_seed(1)
+        parameters = [p for p in head.parameters() if p.requires_grad]
+        results.append([out, *torch.autograd.grad(out, [*leaves, *parameters], torch.randn(out.shape))])
+    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(*results, strict=True)]
+    assert max(errors) <= 1e-5
+
+
+@pytest.mark.parametrize('cls', [UPerHead, SETRUPHead])
+def test_heads_compile_without_graph_breaks(cls):
+    head, inputs = _head_and_inputs(cls)
+    assert torch._dynamo.explain(head.forward)(inputs).graph_break_count == 0
+
+
+@pytest.mark.parametrize('cls', [UPerHead, SETRUPHead])
+def test_exported_heads_hold_plain_operators_only(cls):
+    head, inputs = _head_and_inputs(cls)
+    program = torch.export.export(head, (inputs,))
+    assert 'mmseg_beit' not in str(program.graph)
+    torch.testing.assert_close(program.module()(inputs), head.forward(inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('cls', [UPerHead, SETRUPHead])
+def test_heads_train_under_autocast(cls):
+    head, inputs = _head_and_inputs(cls)
+    exact = head.forward(inputs)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = head.forward(inputs)
+    assert (out - exact).norm() <= 0.03 * exact.norm()
+    head.train()
+    with torch.autocast('cpu', torch.bfloat16):
+        out = head.forward(inputs)
+    out.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def _head_and_inputs(cls):
+    if cls is UPerHead:
+        head = _uper()[0]
+        return head.eval(), [torch.randn(2, c, *s) for c, s in zip(head.in_channels, UPER_SIZES['odd'], strict=True)]
+    args = dict(in_channels=8, in_index=0, channels=6, num_classes=5, num_convs=2, up_scale=4, norm_cfg=NORM)
+    return _pair(SETRUPHead, MMSegSETRUPHead, **args)[0].eval(), [torch.randn(2, 8, 5, 3)]
