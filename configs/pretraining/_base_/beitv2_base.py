@@ -1,0 +1,58 @@
+# BEiT-B (v2): as v1, and a head of two layers that sees the patches of layer 9 and the class token of layer 12. The
+# norm is the neck's, shared by both predictions. The target is VQ-KD, trained by configs/tokenizer or downloaded.
+vqkd_encoder = dict(
+    img_size=224,
+    patch_size=16,
+    embed_dims=768,
+    num_layers=12,
+    num_heads=12,
+    norm_cfg=dict(type='LN', eps=1e-6),
+    use_abs_pos=True,
+    rel_pos='none',
+    init_values=None,
+    final_norm=True,
+)
+model = dict(
+    type='MaskedImageModeling',
+    data_preprocessor=dict(
+        type='PretrainingDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+    ),
+    backbone=dict(
+        type='BEiT',
+        img_size=224,
+        patch_size=16,
+        embed_dims=768,
+        num_layers=12,
+        num_heads=12,
+        mlp_ratio=4,
+        qv_bias=True,
+        drop_path_rate=0.1,
+        norm_cfg=dict(type='LN', eps=1e-6),
+        init_values=0.1,
+        rel_pos='shared',
+        use_mask_token=True,
+        final_norm=False,
+        out_indices=(8, 11),
+        out_type='tokens',
+    ),
+    neck=dict(
+        type='BEiTV2Neck',
+        embed_dims=768,
+        num_heads=12,
+        depth=12,
+        early_layer=9,
+        num_layers=2,
+        drop_path_rate=0.1,
+        init_values=0.1,
+    ),
+    head=dict(type='BEiTV2Head', embed_dims=768, num_embed=8192),
+    tokenizer=dict(
+        type='VQKD',
+        encoder=vqkd_encoder,
+        num_codes=8192,
+        code_dims=32,
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/vqkd_base_clip/epoch_100.pth'),
+    ),
+)

@@ -1,0 +1,12 @@
+"""Tiny BEiT in v1's manner (one prediction, up to 40 of 100 patches hidden) on the rendered scenes, without labels.
+
+Source    this project
+Expected  loss 5.5 = log(256) at the start; measured figures in docs/pretraining.md
+Hardware  2 CPU cores, 100 steps of 16 pictures
+Command   python tools/train.py configs/tokenizer/vqkd_tiny_scenes.py
+          python tools/train.py configs/pretraining/beit_tiny_scenes.py
+Start     none, random weights; the tokenizer's are work_dirs/vqkd_tiny_scenes/iter_200.pth
+Input     ImageNet mean/std, as the tiny segmentation configs; the tokenizer normalises its own view
+"""
+
+_base_ = ['./_base_/beit_tiny.py', './_base_/tiny_runtime.py']

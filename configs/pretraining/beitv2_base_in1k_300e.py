@@ -1,0 +1,24 @@
+"""BEiT-B (v2), masked image modelling on ImageNet-1k, 300 epochs, target: VQ-KD taught by CLIP.
+
+Source    BEiT v2 (arXiv 2208.06366) and microsoft/unilm, beit2/PRETRAINING.md
+Expected  untested here; fine-tuned on ImageNet-1k: 85.0 top-1 (paper)
+Hardware  8 GPUs x 256 images = 2048 per step; time not measured. The published runs used mixed precision
+Command   bash tools/dist_train.sh configs/pretraining/beitv2_base_in1k_300e.py 8 --amp
+Start     none, random weights; the tokenizer's are what configs/tokenizer/vqkd_base_clip.py ends with
+Input     ImageNet mean/std, as v2 throughout; the tokenizer normalises its own view
+"""
+
+_base_ = [
+    './_base_/beitv2_base.py',
+    './_base_/imagenet_v2.py',
+    './_base_/adamw.py',
+    './_base_/runtime.py',
+]
+
+model = dict(backbone=dict(drop_path_rate=0.0), neck=dict(drop_path_rate=0.0))
+optim_wrapper = dict(optimizer=dict(betas=(0.9, 0.98)))
+train_cfg = dict(max_epochs=300)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-06 / 0.0015, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=10, end=300, convert_to_iter_based=True),
+]
