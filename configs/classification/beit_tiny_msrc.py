@@ -1,8 +1,8 @@
 """Tiny BEiT as a classifier of the 20 scene groups of MSRC v2, from scratch on a CPU.
 
 Source    this project; data: MSRC v2 (Shotton et al., ECCV 2006), every fourth picture for validation
-Expected  untested
-Hardware  2 CPU cores, 20 epochs of 444 photographs; time not measured
+Expected  51.0 top-1, 85.0 top-5 of 147 photographs (measured 2026-11-21, 2 CPU cores; chance is 5); from scratch
+Hardware  2 CPU cores, 20 epochs of 444 photographs; about 5 minutes of CPU time
 Command   python tools/make_image_folder.py data/msrc/images --out data/msrc_folders --from-names '([0-9]+)_'
           python tools/train.py configs/classification/beit_tiny_msrc.py
 Start     none, random weights

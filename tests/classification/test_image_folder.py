@@ -53,7 +53,7 @@ def test_names_to_show(folder):
 
 def test_a_class_that_training_lacks(folder):
     write_picture(folder / 'val' / 'sky' / '0.jpg', (1, 2, 3))
-    with pytest.raises(InputError, match='val has the class sky that .*train lacks: remove it'):
+    with pytest.raises(InputError, match=r'val has the class sky that .*train lacks: remove it'):
         ImageFolder(str(folder), dict(img_path='val'), class_folder='train')
 
 
@@ -101,7 +101,7 @@ def test_a_test_leaves_out_and_counts_unreadable_pictures(tmp_path, caplog):
 
 def test_a_test_stops_where_too_many_are_unreadable(folder):
     damage(folder, 'val', 1)
-    with pytest.raises(InputError, match='1 of 9 pictures .* is an empty file.*unreadable_limit=0.05'):
+    with pytest.raises(InputError, match=r'1 of 9 pictures .* is an empty file.*unreadable_limit=0\.05'):
         ImageFolder(str(folder), dict(img_path='val'), test_mode=True)
     assert len(ImageFolder(str(folder), dict(img_path='val'), test_mode=True, unreadable_limit=0.2)) == 8
 
@@ -116,7 +116,7 @@ def test_training_draws_another_picture_for_an_unreadable_one(folder):
 def test_training_stops_where_too_many_are_unreadable(folder):
     damage(folder, 'train', 8)
     dataset = ImageFolder(str(folder), dict(img_path='train'), pipeline=LOAD)
-    with pytest.raises(InputError, match='11 of .* pictures .* are unreadable'):
+    with pytest.raises(InputError, match=r'11 of .* pictures .* are unreadable'):
         for _ in range(20):
             [dataset[index] for index in range(24)]
 
