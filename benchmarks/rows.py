@@ -95,7 +95,7 @@ def head(bench: Bench) -> list[Row]:
     """Neck and decode head forward."""
     with torch.no_grad():
         features = bench.ours.eval().backbone(bench.image(bench.side, bench.side))
-    ours, mmseg = bench.ours, bench.mmseg.eval()
+    ours, mmseg = bench.ours.fuse(), bench.mmseg.eval()
     run_ours = _no_grad(lambda: ours.decode_head(ours.neck(features)))
     run_mmseg = _no_grad(lambda: mmseg.decode_head(mmseg.neck(features)))
     agreement = _apart(run_ours(), run_mmseg())
@@ -139,7 +139,7 @@ def _wide_inference(bench: Bench, mode: str) -> Row:
 def inference(bench: Bench) -> list[Row]:
     """Images to label maps: whole image at the crop size, in float32 and bfloat16; a wide one whole and by windows."""
     side = bench.side
-    ours, mmseg = bench.ours.eval(), bench.mmseg.eval()
+    ours, mmseg = bench.ours.fuse(), bench.mmseg.eval()
     rows = []
     for model in (ours, mmseg):
         model.test_cfg.mode = 'whole'
@@ -175,7 +175,7 @@ def runtimes(bench: Bench) -> list[Row]:
     from mmseg_beit.apis.export import write_graph
     from mmseg_beit.models.exportable import ExportableSegmentor
 
-    ours = bench.ours.eval()
+    ours = bench.ours.fuse()
     ours.test_cfg.mode = 'whole'
     img = bench.image(bench.side, bench.side)
 

@@ -27,7 +27,9 @@ def init_model(
     cfg_options: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> nn.Module:
-    """Builds a segmentor, loads its weights and puts it into evaluation mode.
+    """Builds a segmentor, loads its weights and makes it ready to predict.
+
+    It is in evaluation mode, its batch norms folded into the convolutions before them; ``train()`` takes that back.
 
     The caller's default scope stays what it was.
 
@@ -75,7 +77,8 @@ def init_model(
         described = load_for_inference(model, checkpoint, trust) if checkpoint is not None and not exported else {}
         model.dataset_meta = _dataset_meta(model, [described, _meta_of_config(config)])
     model.cfg = config
-    return model.to(target).eval()
+    model = model.to(target).eval()
+    return model.fuse() if hasattr(model, 'fuse') else model
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -138,7 +141,7 @@ def _dataset_meta(model: nn.Module, candidates: list[dict[str, Any]]) -> dict[st
             return {**meta, 'classes': tuple(map(str, classes)), 'palette': meta.get('palette'),
                     'reduce_zero_label': bool(reduce_zero_label)}  # fmt: skip
     print_log(
-        f'neither checkpoint nor config names the model\'s {num_classes} classes: they are numbered',
+        f"neither checkpoint nor config names the model's {num_classes} classes: they are numbered",
         'current',
         logging.WARNING,
     )

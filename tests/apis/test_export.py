@@ -59,10 +59,12 @@ def test_file_predicts_as_the_checkpoint_does(demo, fmt, options):
     assert len(comparisons) == 3
     assert all(c.same_labels > 0.999 for c in comparisons)
     assert any(c.shape[1] != c.shape[2] for c in comparisons)
-    # By windows, resized and brought back, through the usual interface.
-    expected = Inferencer('config.py', 'checkpoint.pth', device='cpu')('photo.jpg').mask
-    actual = Inferencer('config.py', f'model.{fmt}', device='cpu')('photo.jpg').mask
-    assert (actual == expected).mean() > (0.95 if options else 0.999)
+    # Resized and brought back, through the usual interface; logits by windows too, masks would vote there.
+    cfg = Config.fromfile('config.py')
+    cfg.model.test_cfg.mode = 'whole' if options else 'slide'
+    expected = Inferencer(cfg, 'checkpoint.pth', device='cpu')('photo.jpg').mask
+    same = (Inferencer(cfg, f'model.{fmt}', device='cpu')('photo.jpg').mask == expected).mean()
+    assert same > (0.97 if options else 0.999)
     with pytest.raises(InputError, match=r'exists: give another name or --overwrite'):
         export_model('config.py', 'checkpoint.pth', f'model.{fmt}', fmt)
     with pytest.raises(InputError, match='cannot be trained'):
