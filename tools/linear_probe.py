@@ -6,7 +6,10 @@
 
 CONFIG is one of a classifier (its backbone, its training and validation data, its validation pipeline); CHECKPOINT is
 any: pre-training, classifier, segmentor. Features are computed once and kept in --cache; what has not changed is read
-from there. Prints a table of top-1 and writes linear_probe.json and linear_probe.png to --out.
+from there. What an option does not say, `linear_probe` in the config says (configs/classification/*_linear.py), else:
+all layers, all features, AdamW 4e-3, weight decay 1e-4, 100 epochs in batches of 1024.
+
+Prints a table of top-1 and writes linear_probe.json and linear_probe.png to --out.
 """
 
 import argparse
@@ -27,21 +30,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://'
     )
-    parser.add_argument('--layers', type=int, nargs='+', metavar='N', help='layers, from 0 (default: all)')
-    parser.add_argument('--features', nargs='+', metavar='cls|mean|both', help='(default: all three)')
+    parser.add_argument('--layers', type=int, nargs='+', metavar='N', help='layers, from 0')
+    parser.add_argument('--features', nargs='+', metavar='cls|mean|both', help='class token, mean of the patches')
     parser.add_argument('--out', metavar='DIR', type=Path, help='default: work_dirs/NAME_OF_CONFIG/linear_probe')
     parser.add_argument(
         '--cache', metavar='DIR', type=Path, help='for features (default: features in the --out folder)'
     )
-    parser.add_argument('--epochs', type=int, help='default: 100')
-    parser.add_argument('--lr', type=float, help='default: 4e-3')
-    parser.add_argument('--weight-decay', type=float, help='default: 1e-4')
-    parser.add_argument('--batch-size', type=int, help='features per step (default: 1024)')
+    parser.add_argument('--epochs', type=int, help='passes over the features')
+    parser.add_argument('--lr', type=float, help='learning rate, falling as a cosine')
+    parser.add_argument('--weight-decay', type=float, help='of AdamW')
+    parser.add_argument('--batch-size', type=int, help='features per step')
     parser.add_argument(
         '--image-batch', type=int, default=64, help='pictures at once through the backbone (default: 64)'
     )
     parser.add_argument('--workers', type=int, default=2, help='processes that load pictures (default: 2)')
-    parser.add_argument('--seed', type=int, help='default: 0')
+    parser.add_argument('--seed', type=int, help='of start weights and order (default: 0)')
     parser.add_argument('--device', metavar='cpu|cuda[:N]', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     parser.add_argument(
@@ -63,15 +66,20 @@ def main() -> None:
     from mmseg_beit.apis.linear_probe import FEATURES, FrozenBackbone, ProbeSettings, select, train_probe
 
     config = load_config(args.config, args.cfg_options)
-    settings = ProbeSettings(**_settings(args))
-    kinds = args.features or list(FEATURES)
+    recipe = dict(config.get('linear_probe') or {})
+    kinds, layers = recipe.pop('features', FEATURES), recipe.pop('layers', None)
+    kinds, layers = args.features or list(kinds), args.layers or layers
+    try:
+        settings = ProbeSettings(**recipe | _settings(args))
+    except TypeError:
+        raise InputError(f'linear_probe in {args.config} has an unknown field: {", ".join(recipe)}') from None
     for kind in kinds:
         select({name: _empty() for name in ('cls', 'mean')}, kind)  # refuses an unknown one before the work begins
     out = args.out or Path('work_dirs') / Path(args.config).stem / 'linear_probe'
     check_work_dir(out)
     for handler in MMLogger.get_instance('linear_probe', log_level='INFO').handlers:  # tells what was loaded
         handler.setFormatter(logging.Formatter('%(message)s'))
-    frozen = FrozenBackbone(config, args.checkpoint, args.layers, args.device or 'auto', args.trust_checkpoint)
+    frozen = FrozenBackbone(config, args.checkpoint, layers, args.device or 'auto', args.trust_checkpoint)
     train, val, classes = _features(frozen, config, args.cache or out / 'features', args)
     rows = []
     for layer in frozen.layers:

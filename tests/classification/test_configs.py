@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.optim.scheduler import CosineAnnealingLR, LinearLR
 from mmengine.registry import DefaultScope
 
+from mmseg_beit.apis.linear_probe import ProbeSettings
 from mmseg_beit.models.backbones import BEiT
 from mmseg_beit.registry import MODELS
 
@@ -67,7 +68,16 @@ def test_header_says_what_a_reader_needs(path):
 
 
 def test_every_config_of_a_recipe_is_listed():
-    assert {path.stem for path in CONFIGS if 'tiny' not in path.stem} == set(RECIPES)
+    assert {path.stem for path in CONFIGS if not path.stem.endswith('_linear') and 'tiny' not in path.stem} == set(
+        RECIPES
+    )
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.stem.endswith('_linear')], ids=stem)
+def test_linear_probes_are_the_papers(path):
+    recipe = Config.fromfile(path).linear_probe.to_dict()
+    assert 'both' in recipe.pop('features')
+    assert ProbeSettings(**recipe) == ProbeSettings(epochs=100, lr=4e-3, weight_decay=1e-4, batch_size=1024)
 
 
 @pytest.mark.parametrize('name', RECIPES)
