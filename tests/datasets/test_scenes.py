@@ -174,7 +174,7 @@ def _miou(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_colour_alone_does_not_tell_the_class():
-    """Two classifiers of single pixels, nearest mean colour and a 16^3 colour histogram, stay below 0.2 mIoU."""
+    """Two classifiers of single pixels, nearest mean colour and a 16^3 colour histogram, stay below 0.25 mIoU."""
     pixels, labels = {}, {}
     for split, count in ((0, 40), (1, 16)):
         pairs = [render_scene(0, split, index, (120, 160)) for index in range(count)]
@@ -190,4 +190,4 @@ def test_colour_alone_does_not_tell_the_class():
     counts = np.stack([np.bincount(bins[0][labels[0] == label], minlength=4096) for label in classes])
     histogram = _miou(classes[counts.argmax(0)][bins[1]], labels[1])
     balanced = _miou(classes[(counts / counts.sum(1, keepdims=True)).argmax(0)][bins[1]], labels[1])
-    assert nearest_mean < 0.2 and histogram < 0.2 and balanced < 0.2, (nearest_mean, histogram, balanced)
+    assert nearest_mean < 0.25 and histogram < 0.25 and balanced < 0.25, (nearest_mean, histogram, balanced)
