@@ -28,6 +28,7 @@ model = dict(
         type='FeatureTeacher',
         backbone=dict(type='mmpretrain.HOGGenerator', nbins=9, pool=8, gaussian_window=16),
         out_dims=27,  # 9 directions for each colour
+        centre=True,
     ),
     num_codes=256,
     code_dims=16,
@@ -78,7 +79,7 @@ train_cfg = dict(max_iters=200, val_interval=100)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4),
+    optimizer=dict(lr=5e-4, betas=(0.9, 0.99), weight_decay=1e-4),
     paramwise_cfg=dict(no_decay='model'),
 )
 param_scheduler = [

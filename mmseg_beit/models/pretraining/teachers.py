@@ -162,6 +162,8 @@ class FeatureTeacher(Teacher):
         mean: Of the pictures it was trained on, RGB in 0..255.
         std: Likewise.
         size: (height, width) that pictures are resized to; ``None`` to take them as they are.
+        centre: Takes each feature vector's own mean off. Where all features are positive (histograms), every two
+            have a high cosine, and a tokenizer of one code would already do well.
     """
 
     def __init__(
@@ -172,8 +174,10 @@ class FeatureTeacher(Teacher):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         size: tuple[int, int] | None = None,
+        centre: bool = False,
     ) -> None:
         super().__init__(mean, std, size)
+        self.centre = centre
         self.backbone = MODELS.build(backbone)
         self.out_dims = out_dims
         self.checkpoint = checkpoint
@@ -202,7 +206,10 @@ class FeatureTeacher(Teacher):
 
     def features(self, img: Tensor) -> Tensor:
         """Feature map (B, D, h, w) of normalised pictures (B, 3, H, W)."""
-        out: Any = self.backbone(img)
+        # Mixed precision is for networks: descriptors are not written for it, and take little time.
+        is_network = next(self.backbone.parameters(), None) is not None
+        with torch.autocast(img.device.type, enabled=is_network and torch.is_autocast_enabled(img.device.type)):
+            out: Any = self.backbone(img)
         out = out[-1] if isinstance(out, tuple | list) else out
         if out.ndim == 3:
             # Tokens, perhaps behind a class token.
@@ -213,7 +220,7 @@ class FeatureTeacher(Teacher):
                 f'teacher {type(self.backbone).__name__} gives features of shape {tuple(out.shape)}, not a map of '
                 f'out_dims={self.out_dims} channels: correct out_dims'
             )
-        return out
+        return out - out.mean(dim=1, keepdim=True) if self.centre else out
 
 
 def _timm() -> Any:
