@@ -1,12 +1,18 @@
 """Two processes do what one does with the joint batch: the codebook's updates and the loss of masked patches."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from mmseg_beit.models.pretraining import BEiTV1Head, EMAVectorQuantizer
+
+pytestmark = pytest.mark.slow  # two interpreters start
 
 
 def tokens():
@@ -66,7 +72,15 @@ def work(rank, folder):
 def two(tmp_path_factory):
     """What each of two processes ends with."""
     folder = tmp_path_factory.mktemp('two')
-    mp.start_processes(work, (str(folder),), nprocs=2, start_method='fork')
+    # Fresh interpreters: a fork of one that has already computed gradients may hang in its gradient threads.
+    command = [sys.executable, str(Path(__file__).resolve())]
+    environment = os.environ | dict(PYTHONPATH=str(Path(__file__).resolve().parents[2]))
+    processes = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in (0, 1)]
+    try:
+        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     return [torch.load(folder / f'{rank}.pth') for rank in (0, 1)]
 
 
@@ -82,3 +96,7 @@ def test_masked_loss_and_its_gradient(two):
     torch.testing.assert_close(two[0]['loss'], loss)
     torch.testing.assert_close(two[0]['gradient'], gradient)
     torch.testing.assert_close(two[1]['gradient'], gradient)
+
+
+if __name__ == '__main__':
+    work(int(sys.argv[1]), sys.argv[2])
