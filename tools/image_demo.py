@@ -24,7 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', metavar='IMAGE|FOLDER|GLOB', nargs='+', help='pictures, folders of them, or patterns')
     parser.add_argument('config', metavar='CONFIG', help='config file, such as configs/beit_upernet_ade20k.py')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://'
+    )
     parser.add_argument('--out-dir', metavar='DIR', required=True, help='where the results go')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0 to 1 (default: 0.5)')
     parser.add_argument('--with-legend', action='store_true', help='add colour, name and share of the classes')

@@ -153,7 +153,6 @@ def _mask_of(sem_seg: PixelData, size: tuple[int, int]) -> np.ndarray:
     return mask if mask.dtype.kind in 'iu' else mask.astype(np.int64)
 
 
-
 def _side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures of one height from left to right, a thin white line between them."""
     line = np.full((pictures[0].shape[0], 4, 3), 255, np.uint8)

@@ -9,8 +9,8 @@ import torch
 from mmengine.runner.base_loop import BaseLoop
 from PIL import Image
 
-from mmseg_beit.datasets.checks import build_dataset
 from mmseg_beit.datasets import DataCheckHook
+from mmseg_beit.datasets.checks import build_dataset
 from mmseg_beit.errors import InputError
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]

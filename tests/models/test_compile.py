@@ -15,12 +15,12 @@ def make_segmentor() -> torch.nn.Module:
                 type='EncoderDecoder',
                 backbone=dict(
                     type='BEiT', img_size=64, patch_size=8, embed_dims=32, num_layers=4, num_heads=2,
-                    drop_path_rate=0.1, out_indices=(0, 1, 2, 3),
+                    out_indices=(0, 1, 2, 3),
                 ),
                 neck=dict(type='Feature2Pyramid', embed_dim=32, norm_cfg=dict(type='BN')),
                 decode_head=dict(
                     type='UPerHead', in_channels=[32] * 4, in_index=[0, 1, 2, 3], channels=16, num_classes=5,
-                    norm_cfg=dict(type='BN'), align_corners=False,
+                    dropout_ratio=0.0, norm_cfg=dict(type='BN'), align_corners=False,
                 ),
                 test_cfg=dict(mode='whole'),
             )
@@ -47,5 +47,7 @@ def test_compiled_gradients_are_the_eager_ones():
         run(img).square().mean().backward()
         grads.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
+    # Some gradients are zero but for rounding: biases before a batch norm.
+    atol = 1e-6 * max(grad.abs().max().item() for grad in grads[0].values())
     for name, expected in grads[0].items():
-        torch.testing.assert_close(grads[1][name], expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item() + 1e-9)
+        torch.testing.assert_close(grads[1][name], expected, rtol=1e-4, atol=atol)

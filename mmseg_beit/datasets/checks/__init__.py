@@ -76,8 +76,9 @@ def build_dataset(cfg: Mapping):
             path = error.filename or getattr(error.__cause__ or error.__context__, 'filename', None)
             if isinstance(error, InputError) or path is None:
                 raise
-            raise MissingFileError(f'{path} does not exist: put the data there, or correct data_root and data_prefix '
-                                   'in the dataset') from error
+            raise MissingFileError(
+                f'{path} does not exist: put the data there, or correct data_root and data_prefix in the dataset'
+            ) from error
 
 
 def leaf_datasets(dataset) -> Iterator[BaseSegDataset]:
@@ -92,6 +93,8 @@ def leaf_datasets(dataset) -> Iterator[BaseSegDataset]:
 def _check_num_classes(dataset: BaseSegDataset, num_classes: int | None) -> None:
     named = len(dataset.metainfo.get('classes') or [])
     if num_classes and named and named != num_classes:
-        raise InputError(f'the model has num_classes={num_classes} but {type(dataset).__name__} '
-                         f'{dataset.data_prefix.get("img_path")} names {named} classes: set num_classes={named} in '
-                         'model.decode_head and model.auxiliary_head, or correct metainfo.classes')
+        raise InputError(
+            f'the model has num_classes={num_classes} but {type(dataset).__name__} '
+            f'{dataset.data_prefix.get("img_path")} names {named} classes: set num_classes={named} in '
+            'model.decode_head and model.auxiliary_head, or correct metainfo.classes'
+        )

@@ -42,8 +42,9 @@ def read_bytes(path: str, what: str, backend_args: dict | None = None) -> bytes:
     except FileNotFoundError as error:
         raise MissingFileError(f'{what} {path} does not exist: restore the file, or remove its pair') from error
     except OSError as error:
-        raise InputError(f'{what} {path} cannot be read ({error.strerror or error}): check the file and its permissions'
-                         ) from error
+        raise InputError(
+            f'{what} {path} cannot be read ({error.strerror or error}): check the file and its permissions'
+        ) from error
     if not content:
         raise InputError(f'{what} {path} is an empty file: copy or download it again')
     return content
@@ -81,7 +82,7 @@ def _pixels_begin(content: bytes) -> int:
     while content[:2] == b'\xff\xd8' and at + 4 <= len(content) and content[at] == 0xFF:
         if content[at + 1] == _JPEG_SCAN:
             return at
-        at += 2 + int.from_bytes(content[at + 2:at + 4], 'big')
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
     return at if content[:2] == b'\xff\xd8' else 0
 
 
@@ -213,8 +214,9 @@ def check_same_size(mask_size: tuple[int, ...], image_size: tuple[int, ...], mas
         remedy = 'one of them is turned by the EXIF rotation of the picture: turn the mask, or save the picture upright'
     else:
         remedy = 'draw the mask at the size of the picture, or resize it with nearest neighbour'
-    raise InputError(f'mask {mask_path} is {mask_w}x{mask_h} pixels but image {image_path} is {image_w}x{image_h}: '
-                     f'{remedy}')
+    raise InputError(
+        f'mask {mask_path} is {mask_w}x{mask_h} pixels but image {image_path} is {image_w}x{image_h}: {remedy}'
+    )
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -235,7 +237,11 @@ def _colour_mask(content: bytes, path: str, backend: str | None, bands: str = ''
         with Image.open(io.BytesIO(content)) as picture:
             bands = picture.mode
     if bands == 'P' and backend != 'pillow':
-        return InputError(f'mask {path} has a palette, which the {backend} backend turns into colours: '
-                          "set imdecode_backend='pillow' in LoadAnnotations")
-    return InputError(f'mask {path} is a colour picture ({bands}), not an index mask: '
-                      'write an 8-bit PNG with one class index per pixel instead of the colours')
+        return InputError(
+            f'mask {path} has a palette, which the {backend} backend turns into colours: '
+            "set imdecode_backend='pillow' in LoadAnnotations"
+        )
+    return InputError(
+        f'mask {path} is a colour picture ({bands}), not an index mask: '
+        'write an 8-bit PNG with one class index per pixel instead of the colours'
+    )

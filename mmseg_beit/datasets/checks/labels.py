@@ -83,16 +83,21 @@ def _remedy(bad: np.ndarray, present: np.ndarray, num_classes: int, reduce_zero_
     if ignore_index != IGNORED and (set(bad) <= {0, IGNORED} if reduce_zero_label else set(bad) == {IGNORED}):
         return f'set ignore_index=255, the label that loading gives to what is not labelled, instead of {ignore_index}'
     if not reduce_zero_label and top == num_classes:
-        return ('set reduce_zero_label=True in the dataset if 0 means "not labelled", '
-                f'or give all {num_classes + 1} classes their names in metainfo and set num_classes={num_classes + 1}')
+        return (
+            'set reduce_zero_label=True in the dataset if 0 means "not labelled", '
+            f'or give all {num_classes + 1} classes their names in metainfo and set num_classes={num_classes + 1}'
+        )
     if bad.size > num_classes and bad.size > 16:
         return 'write class indices, not grey levels or JPEG-compressed or smoothed masks'
-    return ('correct these masks (255 = ignore), '
-            f'or name {top + (not reduce_zero_label)} classes in metainfo and set num_classes to that')
+    return (
+        'correct these masks (255 = ignore), '
+        f'or name {top + (not reduce_zero_label)} classes in metainfo and set num_classes to that'
+    )
 
 
-def explain_lost_labels(present: np.ndarray, table: np.ndarray, num_classes: int, reduce_zero_label: bool,
-                        where: str = 'the masks') -> str | None:
+def explain_lost_labels(
+    present: np.ndarray, table: np.ndarray, num_classes: int, reduce_zero_label: bool, where: str = 'the masks'
+) -> str | None:
     """One sentence where the values are legal but the setting throws labels away, None where all seems well.
 
     Three signs: no pixel keeps a class; a black-and-white mask, whose 255 means "ignore"; and, with
@@ -107,8 +112,10 @@ def explain_lost_labels(present: np.ndarray, table: np.ndarray, num_classes: int
     """
     values = np.flatnonzero(present)
     if values.tolist() == [0, 255]:
-        return (f'{where} hold only 0 and 255, and 255 means "ignore": '
-                'write the foreground as 1 (for instance mask // 255) with reduce_zero_label=False and two classes')
+        return (
+            f'{where} hold only 0 and 255, and 255 means "ignore": '
+            'write the foreground as 1 (for instance mask // 255) with reduce_zero_label=False and two classes'
+        )
     if values.size and not (table[values] < num_classes).any():
         remedy = 'check that these are the masks you mean'
         if reduce_zero_label and num_classes == 1:
@@ -116,8 +123,10 @@ def explain_lost_labels(present: np.ndarray, table: np.ndarray, num_classes: int
         return f'{where} hold only {name_values(values)}, all of them ignored, so nothing can be learnt: {remedy}'
     stored = values[values != IGNORED]
     if reduce_zero_label and num_classes > 1 and np.array_equal(stored, np.arange(num_classes)):
-        return (f'{where} hold 0..{num_classes - 1} and never {num_classes}, so reduce_zero_label=True drops class 0 '
-                'and shifts the others: set reduce_zero_label=False in the dataset')
+        return (
+            f'{where} hold 0..{num_classes - 1} and never {num_classes}, so reduce_zero_label=True drops class 0 '
+            'and shifts the others: set reduce_zero_label=False in the dataset'
+        )
     return None
 
 

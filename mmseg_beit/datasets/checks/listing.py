@@ -20,8 +20,10 @@ def check_folders(dataset) -> None:
     if not is_local(dataset):
         return
     if dataset.ann_file and not os.path.exists(dataset.ann_file):
-        raise MissingFileError(f'list of names {dataset.ann_file} does not exist: correct ann_file in the dataset, or '
-                               "set ann_file='' to use every image of the folder")
+        raise MissingFileError(
+            f'list of names {dataset.ann_file} does not exist: correct ann_file in the dataset, or '
+            "set ann_file='' to use every image of the folder"
+        )
     for field in ('img_path', 'seg_map_path') if needs_masks(dataset) else ('img_path',):
         folder = dataset.data_prefix.get(field)
         if folder is not None and not os.path.isdir(folder):
@@ -52,13 +54,17 @@ def check_names(dataset, data_list: Sequence[dict]) -> list[str]:
     if not data_list:
         raise MissingFileError(_no_image(dataset, img_dir, listed, ignored))
     if listed and (lost := sorted(wanted_images - all_images)):
-        raise MissingFileError(f'{_count(lost, "image")} named in {dataset.ann_file} {_are(lost)} not in {img_dir} '
-                               f'({_few(lost, img_dir)}): add the images, or correct the list')
+        raise MissingFileError(
+            f'{_count(lost, "image")} named in {dataset.ann_file} {_are(lost)} not in {img_dir} '
+            f'({_few(lost, img_dir)}): add the images, or correct the list'
+        )
     if seg_dir is not None and needs_masks(dataset):
         _check_masks(dataset, data_list, img_dir, seg_dir, listed, ignored)
     if ignored and not listed and img_dir != seg_dir:
-        return [f'{_count(ignored, "picture")} in {img_dir} {_are(ignored)} not used because the name does not end in '
-                f"img_suffix='{dataset.img_suffix}' ({_few(ignored, img_dir)}): rename or remove what was not intended"]
+        return [
+            f'{_count(ignored, "picture")} in {img_dir} {_are(ignored)} not used because the name does not end in '
+            f"img_suffix='{dataset.img_suffix}' ({_few(ignored, img_dir)}): rename or remove what was not intended"
+        ]
     return []
 
 
@@ -73,8 +79,10 @@ def _check_masks(dataset, data_list, img_dir: str, seg_dir: str, listed: bool, i
             f'the folder has {" and ".join(found) or "no"} files): correct seg_map_path or seg_map_suffix'
         )
     if unmasked:
-        raise MissingFileError(f'{_count(unmasked, "image")} in {img_dir} {_have(unmasked)} no mask in {seg_dir} '
-                               f'({_few(unmasked, img_dir)}): add the masks, or remove these images')
+        raise MissingFileError(
+            f'{_count(unmasked, "image")} in {img_dir} {_have(unmasked)} no mask in {seg_dir} '
+            f'({_few(unmasked, img_dir)}): add the masks, or remove these images'
+        )
     if listed:
         return  # a list may name some of the masks
     used = {item['seg_map_path'] for item in data_list}
@@ -89,9 +97,11 @@ def _check_masks(dataset, data_list, img_dir: str, seg_dir: str, listed: bool, i
             f"end in img_suffix='{dataset.img_suffix}' ({_few(ignored, img_dir)}): rename them to "
             f'{dataset.img_suffix}, or set img_suffix in the dataset'
         )
-    raise MissingFileError(f'{_count(unused, "mask")} in {seg_dir} {_have(unused)} no image in {img_dir} '
-                           f'({_few(unused, seg_dir)}): add the images, remove these masks, or list in ann_file the '
-                           'names to use')
+    raise MissingFileError(
+        f'{_count(unused, "mask")} in {seg_dir} {_have(unused)} no image in {img_dir} '
+        f'({_few(unused, seg_dir)}): add the images, remove these masks, or list in ann_file the '
+        'names to use'
+    )
 
 
 def is_local(dataset) -> bool:
@@ -132,8 +142,10 @@ def _missing_folder(folder: str, field: str) -> str:
         have = os.path.dirname(have)
     siblings = sorted(name for name in os.listdir(have) if os.path.isdir(os.path.join(have, name)))
     hint = f'the nearest folder there is, {have}, has {", ".join(siblings[:6]) or "no sub-folder"}'
-    return (f'folder {folder} does not exist ({hint}): put the data there, '
-            f'or correct data_root and data_prefix.{field} in the dataset')
+    return (
+        f'folder {folder} does not exist ({hint}): put the data there, '
+        f'or correct data_root and data_prefix.{field} in the dataset'
+    )
 
 
 def _no_image(dataset, img_dir: str, listed: bool, ignored: Sequence[str]) -> str:
@@ -143,8 +155,10 @@ def _no_image(dataset, img_dir: str, listed: bool, ignored: Sequence[str]) -> st
         return f'folder {img_dir} holds no picture: put the images there, or correct data_prefix.img_path'
     suffixes = sorted({os.path.splitext(name)[1] for name in ignored})
     remedy = f"set img_suffix='{suffixes[0]}' in the dataset" if len(suffixes) == 1 else 'rename them to one suffix'
-    return (f"folder {img_dir} holds no picture that ends in img_suffix='{dataset.img_suffix}', "
-            f'but {len(ignored):,} in {", ".join(suffixes)} ({_few(ignored, img_dir)}): {remedy}')
+    return (
+        f"folder {img_dir} holds no picture that ends in img_suffix='{dataset.img_suffix}', "
+        f'but {len(ignored):,} in {", ".join(suffixes)} ({_few(ignored, img_dir)}): {remedy}'
+    )
 
 
 def _few(paths: Sequence[str], folder: str, limit: int = 3) -> str:

@@ -213,7 +213,7 @@ def _summarise(report: DataReport, paths: Sequence, files: Sequence[_File], data
 def _others(names: Sequence[str], limit: int = 3) -> str:
     if len(names) == 1:
         return ''
-    more = ', '.join(os.path.basename(name) for name in names[1:limit + 1])
+    more = ', '.join(os.path.basename(name) for name in names[1 : limit + 1])
     return f' ({len(names) - 1:,} more like it: {more}{", ..." if len(names) > limit + 1 else ""})'
 
 

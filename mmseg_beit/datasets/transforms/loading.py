@@ -103,8 +103,10 @@ class LoadAnnotations(_LoadAnnotations):
             check_same_size(mask.shape, results['ori_shape'], path, results.get('img_path') or 'given as an array')
         reduce_zero_label = results['reduce_zero_label']
         if self.reduce_zero_label not in (None, reduce_zero_label):
-            raise InputError(f'reduce_zero_label is {self.reduce_zero_label} in LoadAnnotations but '
-                             f'{reduce_zero_label} in the dataset: set it in the dataset only')
+            raise InputError(
+                f'reduce_zero_label is {self.reduce_zero_label} in LoadAnnotations but '
+                f'{reduce_zero_label} in the dataset: set it in the dataset only'
+            )
         table = label_table(reduce_zero_label, results.get('label_map'))
         self._check_labels(mask, table, results)
         results['gt_seg_map'] = cv2.LUT(mask, table)
@@ -114,6 +116,12 @@ class LoadAnnotations(_LoadAnnotations):
         if not (num_classes := results.get('num_classes')):
             return
         present = cv2.calcHist([mask], [0], None, [NUM_VALUES], [0, NUM_VALUES]).ravel() > 0
-        if said := explain_bad_values(present, table, num_classes, results['reduce_zero_label'], self.ignore_index,
-                                      f'the pixels of mask {results["seg_map_path"]}'):
+        if said := explain_bad_values(
+            present,
+            table,
+            num_classes,
+            results['reduce_zero_label'],
+            self.ignore_index,
+            f'the pixels of mask {results["seg_map_path"]}',
+        ):
             raise InputError(said)
