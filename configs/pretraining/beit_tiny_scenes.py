@@ -1,8 +1,8 @@
 """Tiny BEiT in v1's manner (one prediction, up to 40 of 100 patches hidden) on the rendered scenes, without labels.
 
 Source    this project
-Expected  loss 5.5 = log(256) at the start; measured figures in docs/pretraining.md
-Hardware  2 CPU cores, 100 steps of 16 pictures
+Expected  loss 5.5 = log(256) at the start; the whole run untested
+Hardware  2 CPU cores, 100 steps of 16 pictures; time not measured
 Command   python tools/train.py configs/tokenizer/vqkd_tiny_scenes.py
           python tools/train.py configs/pretraining/beit_tiny_scenes.py
 Start     none, random weights; the tokenizer's are work_dirs/vqkd_tiny_scenes/iter_200.pth
