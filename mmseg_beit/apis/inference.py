@@ -94,7 +94,7 @@ class Inferencer:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.model.parameters()).device
+        return self.model.data_preprocessor.device
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> SegResult | list[SegResult]:
         """Predicts.

@@ -65,6 +65,7 @@ def test_file_predicts_as_the_checkpoint_does(demo, fmt, options):
     expected = Inferencer(cfg, 'checkpoint.pth', device='cpu')('photo.jpg').mask
     same = (Inferencer(cfg, f'model.{fmt}', device='cpu')('photo.jpg').mask == expected).mean()
     assert same > (0.97 if options else 0.999)
+    assert Inferencer(cfg, f'model.{fmt}', device='cpu').device == torch.device('cpu')
     with pytest.raises(InputError, match=r'exists: give another name or --overwrite'):
         export_model('config.py', 'checkpoint.pth', f'model.{fmt}', fmt)
     with pytest.raises(InputError, match='cannot be trained'):
