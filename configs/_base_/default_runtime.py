@@ -16,6 +16,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Ours: a kill at any moment leaves a whole checkpoint.
     checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3, save_best='mIoU'),
+    # Added also where a config does not name them; None removes one.
     data_check=dict(type='DataCheckHook'),  # looks at all files and labels before the first step; remembers the result
     non_finite_loss=dict(type='NonFiniteLossHook'),  # stops at a NaN, before a checkpoint of it is written
     sampler_seed=dict(type='DistSamplerSeedHook'),

@@ -124,7 +124,13 @@ def _meta_of_config(config: Config) -> dict[str, Any]:
     dataset = test_dataset(config)
     kind = dataset.get('type')
     cls = DATASETS.get(kind) if isinstance(kind, str) else kind
-    meta = {**(getattr(cls, 'METAINFO', None) or {}), **(dataset.get('metainfo') or {})}
+    # METAINFO is all that the class knows; a class that takes a part of it by default has DEFAULT_METAINFO.
+    known = getattr(cls, 'METAINFO', None) or {}
+    chosen = {**(getattr(cls, 'DEFAULT_METAINFO', None) or {}), **(dataset.get('metainfo') or {})}
+    meta = {**known, **chosen}
+    classes, palette = list(known.get('classes') or ()), known.get('palette')
+    if palette and 'palette' not in chosen and set(meta['classes']) <= set(classes):
+        meta['palette'] = [palette[classes.index(name)] for name in meta['classes']]
     default = inspect.signature(cls).parameters.get('reduce_zero_label') if cls is not None else None
     fallback = default.default if default is not None and isinstance(default.default, bool) else False
     meta['reduce_zero_label'] = dataset.get('reduce_zero_label', fallback)

@@ -41,7 +41,8 @@ class BEiTRunner(Runner):
     - with ``resume='auto'`` goes on from the newest checkpoint in the work directory that can be read, and starts from
       the beginning where there is none;
     - compares the heads' ``num_classes`` with the data's classes, and writes the config when all checks are passed;
-    - stops at a loss that is not finite (:class:`~mmseg_beit.engine.hooks.NonFiniteLossHook`);
+    - looks at a segmentor's data before the first step
+      (:class:`~mmseg_beit.datasets.checks.hook.DataCheckHook`), and stops at a loss that is not finite (:class:`~mmseg_beit.engine.hooks.NonFiniteLossHook`);
     - runs several processes on a CPU, with synchronised batch norm.
 
     Arguments are those of the base class; ``resume`` may also be ``'auto'``.
@@ -80,8 +81,12 @@ class BEiTRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Adds the guard against losses that are not finite; ``default_hooks.non_finite_loss=None`` removes it."""
-        super().register_default_hooks({'non_finite_loss': dict(type='NonFiniteLossHook'), **(hooks or {})})
+        """Adds the guards against losses that are not finite and data that cannot be used.
+
+        ``default_hooks.non_finite_loss=None`` and ``default_hooks.data_check=None`` remove them.
+        """
+        guards = dict(non_finite_loss=dict(type='NonFiniteLossHook'), data_check=dict(type='DataCheckHook'))
+        super().register_default_hooks({**guards, **(hooks or {})})
 
     def dump_config(self) -> None:
         """Writes the config into the work directory, once all checks are passed."""

@@ -43,6 +43,7 @@ class Target:
         grid: (h, w) of the position tables, ``None`` without tables.
         norm_eps: Epsilon of the layer norms, ``None`` if unknown.
         out_indices: 0-based blocks that the backbone returns, ``None`` if unknown.
+        interpolate_mode: How the model resizes absolute position embeddings.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -50,6 +51,7 @@ class Target:
     grid: Grid | None
     norm_eps: float | None = None
     out_indices: tuple[int, ...] | None = None
+    interpolate_mode: str = 'bicubic'
 
     @classmethod
     def of(cls, model: nn.Module) -> 'Target':
@@ -77,6 +79,7 @@ class Target:
             _grid_of(backbone, shapes),
             None if norm is None else norm.eps,
             tuple(out_indices) if out_indices else None,
+            getattr(backbone, 'interpolate_mode', 'bicubic'),
         )
 
 
@@ -172,7 +175,7 @@ def _fit_tables(state_dict: StateDict, target: Target, grid: Grid | None, report
         kinds = ['relative position tables'] if tables.table_names(out) else []
         kinds += ['absolute position embeddings'] if tables.POS_EMBED in out else []
         report.resized.append(f'{" and ".join(kinds)} from {_size(grid)} to {_size(target.grid)} patches')
-        out = tables.resize_tables(out, grid, target.grid)
+        out = tables.resize_tables(out, grid, target.grid, target.interpolate_mode)
     wants_shared = tables.SHARED_TABLE in target.shapes
     wants_own = any(name.endswith('.attn.relative_position_bias_table') for name in target.shapes)
     if tables.SHARED_TABLE in out and wants_own and not wants_shared:

@@ -239,8 +239,8 @@ def _grids(num_rows: int | None, patches: int | None) -> list[Grid]:
     return [((a + 1) // 2, (cells // a + 1) // 2) for a in range(1, max(cells, 0) + 1, 2) if cells % a == 0]
 
 
-def resize_tables(state_dict: StateDict, src_grid: Grid, dst_grid: Grid) -> StateDict:
-    """Resizes all position tables, relative and absolute, from one grid to another; drops index buffers."""
+def resize_tables(state_dict: StateDict, src_grid: Grid, dst_grid: Grid, abs_mode: str = 'bicubic') -> StateDict:
+    """Resizes all position tables from one grid to another, absolute ones by `abs_mode`; drops index buffers."""
     out: StateDict = {}
     names = set(table_names(state_dict))
     for name, tensor in state_dict.items():
@@ -249,6 +249,6 @@ def resize_tables(state_dict: StateDict, src_grid: Grid, dst_grid: Grid) -> Stat
         if name in names:
             tensor = resize_relative_position_table(tensor, src_grid, dst_grid)
         elif name == POS_EMBED:
-            tensor = resize_absolute_position(tensor, src_grid, dst_grid)
+            tensor = resize_absolute_position(tensor, src_grid, dst_grid, mode=abs_mode)
         out[name] = tensor
     return out

@@ -18,5 +18,7 @@ class ScenesDataset(ADE20KDataset):
         **kwargs: As ``ADE20KDataset`` takes them.
     """
 
+    DEFAULT_METAINFO = dict(classes=tuple(LABELS))
+
     def __init__(self, metainfo: dict | None = None, **kwargs: object) -> None:
-        super().__init__(metainfo={'classes': tuple(LABELS), **(metainfo or {})}, **kwargs)
+        super().__init__(metainfo={**self.DEFAULT_METAINFO, **(metainfo or {})}, **kwargs)

@@ -13,9 +13,13 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_beit.apis import Inferencer, inference_model, init_model
+from mmseg_beit.datasets.base import ADE20KDataset
 from mmseg_beit.errors import InputError, MissingFileError
+from mmseg_beit.scenes.labels import LABELS
 
 from .conftest import photo
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
@@ -186,3 +190,10 @@ def test_on_a_gpu(demo):
     assert infer.device.type == 'cuda'
     same = infer('photo.jpg').mask == Inferencer('config.py', 'checkpoint.pth', device='cpu')('photo.jpg').mask
     assert same.mean() > 0.99
+
+
+def test_a_model_without_checkpoint_has_the_classes_and_colours_of_its_data():
+    model = init_model(CONFIGS / 'beit_tiny_upernet_scenes.py', device='cpu')
+    names, palette = ADE20KDataset.METAINFO['classes'], ADE20KDataset.METAINFO['palette']
+    assert model.dataset_meta['classes'] == tuple(LABELS)
+    assert list(model.dataset_meta['palette']) == [palette[names.index(name)] for name in LABELS]

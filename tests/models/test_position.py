@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from mmseg_beit.checkpoint import convert_state_dict
+from mmseg_beit.models.backbones import BEiT
 from mmseg_beit.models.layers import (
     num_relative_positions,
     relative_position_bias,
@@ -126,3 +128,18 @@ def test_absolute_embeddings_resize_bicubically_and_keep_the_class_token():
     assert resize_absolute_position(pos_embed, (4, 6), (4, 6)) is pos_embed
     with pytest.raises(ValueError, match='do not fit the grid'):
         resize_absolute_position(pos_embed, (5, 5), (4, 4))
+
+
+@pytest.mark.parametrize('mode', ['bicubic', 'bilinear'])
+def test_backbone_resizes_absolute_embeddings_as_it_is_told_in_loading_and_running(mode):
+    small = dict(patch_size=8, embed_dims=32, num_layers=1, num_heads=2, use_abs_pos=True, rel_pos='none')
+    model = BEiT(img_size=(32, 48), interpolate_mode=mode, **small).eval()
+    torch.nn.init.normal_(model.pos_embed)
+    maps = model.pos_embed[:, 1:].transpose(1, 2).reshape(1, 32, 4, 6)
+    expected = torch.nn.functional.interpolate(maps, size=(7, 3), mode=mode, align_corners=False).flatten(2)
+    loaded = BEiT(img_size=(56, 24), interpolate_mode=mode, **small).eval()
+    state_dict, _ = convert_state_dict(model.state_dict(), loaded, source_grid=(4, 6))
+    loaded.load_state_dict(state_dict)
+    torch.testing.assert_close(loaded.pos_embed[:, 1:].transpose(1, 2), expected)
+    img = torch.randn(1, 3, 56, 24)
+    torch.testing.assert_close(model(img)[0], loaded(img)[0])

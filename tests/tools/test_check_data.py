@@ -1,12 +1,10 @@
-"""The data check before a run, and its tool."""
+"""The data check before a run, which a config need not name, and its tool."""
 
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
-
-HOOK = "\ndefault_hooks['data_check'] = dict(type='DataCheckHook')\n"
 
 
 def spoil(path):
@@ -17,9 +15,8 @@ def spoil(path):
 
 
 def test_training_stops_before_the_first_step_and_writes_no_checkpoint(tiny):
-    config = tiny.write_config(HOOK)
     spoil(tiny.folder / 'data/annotations/training/03.png')
-    done = tiny.run('train.py', config, '--work-dir', 'work')
+    done = tiny.run('train.py', tiny.config, '--work-dir', 'work')
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and '03.png) hold the value 9' in errors[0] and 'Traceback' not in done.stderr
@@ -28,9 +25,8 @@ def test_training_stops_before_the_first_step_and_writes_no_checkpoint(tiny):
 
 @pytest.mark.slow
 def test_all_processes_stop_with_the_first(tiny):
-    config = tiny.write_config(HOOK)
     spoil(tiny.folder / 'data/annotations/training/03.png')
-    done = tiny.run('dist_train.sh', config, 2, '--work-dir', 'work', CUDA_VISIBLE_DEVICES='')
+    done = tiny.run('dist_train.sh', tiny.config, 2, '--work-dir', 'work', CUDA_VISIBLE_DEVICES='')
     assert done.returncode != 0
     assert done.stderr.count('hold the value 9') == 1 and 'Traceback' not in done.stderr
 

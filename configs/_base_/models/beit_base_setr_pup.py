@@ -43,7 +43,8 @@ model = dict(
         norm_cfg=dict(type='LN', eps=1e-6),
         act_cfg=dict(type='GELU'),
         final_norm=False,  # the head has its own layer norm
-        use_abs_pos=True,  # NOTE(paper): resized bicubically, the paper says bilinear
+        use_abs_pos=True,
+        interpolate_mode='bilinear',  # the paper's choice for these experiments
         rel_pos='none',
         init_values=None,
     ),

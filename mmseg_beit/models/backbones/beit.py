@@ -56,6 +56,8 @@ class BEiT(BaseModule):
             as in the official segmentation code; the official classifier takes it for no layer scale.
         rel_pos: Relative position tables: ``layer``, ``shared`` (one for all layers) or ``none``.
         use_abs_pos: Adds absolute position embeddings to the tokens.
+        interpolate_mode: How absolute embeddings are resized, by a checkpoint's loading too: ``bicubic``, as the official
+            code does, or ``bilinear`` (the paper's SETR-PUP experiments).
         use_mask_token: Makes the token that stands for masked patches.
         out_type: ``featmap``: a map (B, D, h, w) for each of ``out_indices``; ``tokens``: (B, N, D) for each;
             ``pooled``: (B, D) for each.
@@ -93,6 +95,7 @@ class BEiT(BaseModule):
         init_values: float | None = 0.1,
         rel_pos: str = 'layer',
         use_abs_pos: bool = False,
+        interpolate_mode: str = 'bicubic',
         use_mask_token: bool = False,
         out_type: str = 'featmap',
         pooling: str = 'mean',
@@ -108,6 +111,7 @@ class BEiT(BaseModule):
         _check_choice('rel_pos', rel_pos, ('layer', 'shared', 'none'))
         _check_choice('out_type', out_type, ('featmap', 'tokens', 'pooled'))
         _check_choice('pooling', pooling, ('mean', 'cls'))
+        _check_choice('interpolate_mode', interpolate_mode, ('bicubic', 'bilinear'))
         _check_choice('attn_impl', attn_impl, ATTENTION_IMPLS)
         if embed_dims % num_heads:
             raise InputError(
@@ -122,6 +126,7 @@ class BEiT(BaseModule):
         self.out_indices = _layer_indices(out_indices, num_layers)
         self.norm_eval = norm_eval
         self.rel_pos = rel_pos
+        self.interpolate_mode = interpolate_mode
         self.out_type = out_type
         self.pooling = pooling
         self.with_cp = with_cp
@@ -195,7 +200,7 @@ class BEiT(BaseModule):
             patches_BND = patches_BND * (1 - mask_BN1) + self.mask_token * mask_BN1
         x_BND = torch.cat([self.cls_token.expand(img.shape[0], -1, -1).to(patches_BND.dtype), patches_BND], dim=1)
         if self.pos_embed is not None:
-            x_BND = x_BND + resize_absolute_position(self.pos_embed, self.grid, grid)
+            x_BND = x_BND + resize_absolute_position(self.pos_embed, self.grid, grid, mode=self.interpolate_mode)
         return x_BND, grid
 
     def _output(self, x_BND: Tensor, grid: tuple[int, int]) -> Tensor:
