@@ -42,7 +42,8 @@ class BEiTRunner(Runner):
       the beginning where there is none;
     - compares the heads' ``num_classes`` with the data's classes, and writes the config when all checks are passed;
     - looks at a segmentor's data before the first step
-      (:class:`~mmseg_beit.datasets.checks.hook.DataCheckHook`), and stops at a loss that is not finite (:class:`~mmseg_beit.engine.hooks.NonFiniteLossHook`);
+      (:class:`~mmseg_beit.datasets.checks.hook.DataCheckHook`);
+    - stops at a loss that is not finite (:class:`~mmseg_beit.engine.hooks.NonFiniteLossHook`);
     - runs several processes on a CPU, with synchronised batch norm.
 
     Arguments are those of the base class; ``resume`` may also be ``'auto'``.
