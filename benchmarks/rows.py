@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from . import models
 from .measure import interleave
+from .pretraining import pretraining
 from .report import Row
 
 
@@ -337,6 +338,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'head': head,
     'inference': inference,
     'training': training,
+    'pretraining': pretraining,
     'scaling': scaling,
     'runtimes': runtimes,
 }
