@@ -1,8 +1,12 @@
 # shellcheck shell=bash
-# Finds or makes the Python environment, and installs the package there; sourced by quickstart.sh and run_tests.sh.
+# Finds or makes the Python environment, and installs the package there; sourced by quickstart.sh, lifecycle_demo.sh and
+# run_tests.sh. And the steps of the two demos, which keep what is finished.
 #
 #   source tools/_setup.sh      changes to the folder of the clone
 #   set_up [EXTRA]              sets PYTHON to the interpreter of the ready environment; EXTRA of setup.cfg, e.g. test
+#   step TITLE COMMAND ...      prints the title and runs the command; where that fails, says how to go on
+#   train_once RUN CONFIG ...   trains, goes on with an interrupted run, or keeps a finished one
+#   last_checkpoint RUN         the newest whole checkpoint of a run, empty where there is none
 #
 # `bash tools/_setup.sh [EXTRA]` does the set-up alone. Every failure ends in one sentence with the remedy and status 1.
 # The environment: the active one (VIRTUAL_ENV, or conda's unless it is `base`), else .venv in the clone, made with the
@@ -79,6 +83,51 @@ find_environment() {
 set_up() {
   find_environment
   "$PYTHON" tools/_setup.py ${1:+--extra "$1"} || exit $?
+}
+
+step() {
+  local title=$1 status demo
+  shift
+  demo=$(basename -- "$0" .sh)
+  printf '\n== %s\n' "$title"
+  "$@" || {
+    status=$?
+    printf '\n%s stopped at the step "%s" (status %s; the reason stands above).\n' "$demo" "$title" "$status" >&2
+    printf 'Mend it and type bash tools/%s.sh%s again: what is finished is kept.\n' "$demo" "${SAME_OPTIONS:-}" >&2
+    exit "$status"
+  }
+}
+
+# By name, as the clone may have been moved since.
+last_checkpoint() {
+  local name
+  [ -f "$1/last_checkpoint" ] || return 0
+  name=$1/$(basename -- "$(cat "$1/last_checkpoint")")
+  [ ! -f "$name" ] || echo "$name"
+}
+
+move_aside() {
+  local aside
+  aside=$1.$(date +%Y%m%d-%H%M%S)
+  mv -- "$1" "$aside" || return
+  echo "The former run was moved to $aside."
+}
+
+# The file `trained` in the run's folder says that training has ended well.
+train_once() {
+  local run=$1 config=$2 resume=()
+  shift 2
+  if [ -n "$(last_checkpoint "$run")" ]; then
+    if [ -f "$run/trained" ]; then
+      echo "Keeping the weights of the finished run in $run; --retrain trains anew."
+      [ -z "$(find configs -newer "$run/trained" -name '*.py' -print -quit)" ] ||
+        echo 'Note: a config was changed after that run.'
+      return
+    fi
+    resume=(--resume)
+    echo "Going on with the interrupted run, from $(last_checkpoint "$run")."
+  fi
+  "$PYTHON" tools/train.py "$config" --work-dir "$run" ${resume[@]+"${resume[@]}"} "$@" && date >"$run/trained"
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
