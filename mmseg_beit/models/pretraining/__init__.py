@@ -7,6 +7,7 @@ segmentation starts without either.
 
 from .dalle import DalleEncoder
 from .data_preprocessor import PretrainingDataPreprocessor
+from .descriptor import PatchDescriptor
 from .heads import BEiTV1Head, BEiTV2Head
 from .masked_image_modeling import MaskedImageModeling
 from .neck import BEiTV2Neck
@@ -23,6 +24,7 @@ __all__ = [
     'EMAVectorQuantizer',
     'FeatureTeacher',
     'MaskedImageModeling',
+    'PatchDescriptor',
     'PretrainingDataPreprocessor',
     'TimmTeacher',
 ]
