@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Scores a checkpoint on a config's test data: a table by class, mIoU, mAcc and aAcc.
+"""Scores a checkpoint on a config's test data.
+
+A segmentor gets mIoU, mAcc, aAcc and a table by class; a classifier top-1 and top-5; a tokenizer its codebook's usage.
 
     python tools/test.py CONFIG CHECKPOINT [--tta] [--out DIR] [--show-dir DIR] [--cfg-options K=V ...]
     bash tools/dist_test.sh CONFIG CHECKPOINT 8            # several GPUs, or processes on a CPU
@@ -53,7 +55,7 @@ def main() -> None:
     # Late: mmengine looks for GPUs when it is imported.
     from mmseg_beit.apis.config import builder_sentences
     from mmseg_beit.apis.runner import BEiTRunner
-    from mmseg_beit.apis.tool_config import testing_config
+    from mmseg_beit.apis.tool_config import metrics_file, testing_config, write_metrics
 
     config = testing_config(
         args.config,
@@ -69,7 +71,11 @@ def main() -> None:
     with builder_sentences():
         runner = BEiTRunner.from_cfg(config)
         runner.trust_checkpoint = args.trust_checkpoint
-        runner.test()
+        figures = runner.test()
+    about = dict(config=args.config, checkpoint=args.checkpoint, tta=args.tta)
+    about['images'] = len(runner.test_dataloader.dataset)
+    if runner.rank == 0 and write_metrics(config, figures, about):
+        runner.logger.info(f'Figures written to {metrics_file(config)}')
 
 
 if __name__ == '__main__':

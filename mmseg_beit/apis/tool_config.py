@@ -1,6 +1,8 @@
 """What the command lines of ``tools/train.py`` and ``tools/test.py`` make of a config."""
 
 import importlib.util
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,31 @@ def testing_config(
     return config
 
 
+def metrics_file(config: Config) -> Path:
+    """Where a test writes its figures."""
+    return Path(config.work_dir) / 'metrics.json'
+
+
+def write_metrics(config: Config, figures: Mapping[str, float], about: Mapping[str, Any]) -> bool:
+    """Writes the figures of a test as JSON, unless an IoUMetric does so itself, class by class.
+
+    Args:
+        config: What :func:`testing_config` gave.
+        figures: By name, as the evaluator gives them; what is not finite is written as null.
+        about: What else the file says.
+
+    Returns:
+        Whether it was written.
+    """
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list | tuple) else [config.test_evaluator]
+    if any(evaluator.get('json_file') for evaluator in evaluators):
+        return False
+    values = {name: float(value) for name, value in figures.items()}
+    content = dict(about) | {name: value if math.isfinite(value) else None for name, value in values.items()}
+    metrics_file(config).write_text(json.dumps(content, indent=2) + '\n')
+    return True
+
+
 def _prepared(path: str, options: Mapping[str, Any] | None, work_dir: str | None, launcher: str) -> Config:
     config = load_config(path, options)
     check_config(config)
@@ -169,9 +196,12 @@ def _set_metric(config: Config, out: str | None, about: dict[str, Any]) -> None:
     metric = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'IoUMetric'), None)
     if metric is None:
         if out:
-            raise InputError('--out needs an IoUMetric in test_evaluator: add one, or leave --out')
+            raise InputError(
+                '--out writes the masks that an IoUMetric in test_evaluator sees, and there is none: add one, or leave '
+                'the option out (tools/classify.py --out writes the classes of pictures)'
+            )
         return
-    metric.update(json_file=str(Path(config.work_dir) / 'metrics.json'), about=about)
+    metric.update(json_file=str(metrics_file(config)), about=about)
     if out:
         metric['output_dir'] = out
         metric['image_root'] = _image_root(config)

@@ -35,6 +35,11 @@ def test_trains_tests_and_classifies(tiny, capsys):
     validated = [record['accuracy/top1'] for record in scalars(tiny.folder / 'run') if 'accuracy/top1' in record][-1]
     tested = json.loads(next((tiny.folder / 'test').glob('*/2*.json')).read_text())['accuracy/top1']
     assert tested == pytest.approx(validated)
+    figures = json.loads((tiny.folder / 'test' / 'metrics.json').read_text())
+    assert figures == {
+        'config': 'tiny.py', 'checkpoint': 'run/epoch_4.pth', 'tta': False, 'images': 9, 'accuracy/top1': tested
+    }  # fmt: skip
+    assert 'Figures written to test/metrics.json' in capsys.readouterr().out
 
     capsys.readouterr()
     shutil.copytree(tiny.data / 'val' / 'water', tiny.folder / 'photos')
@@ -108,6 +113,12 @@ def test_refuses_in_one_sentence(tiny, capsys, prepare, said):
     assert tiny.call('train.py', 'tiny.py', '--work-dir', 'run', *CPU) == 2
     err = capsys.readouterr().err
     assert said in err and err.count('error:') == 1 and 'Traceback' not in err
+
+
+def test_a_test_writes_no_masks_of_a_classifier(tiny, capsys):
+    (tiny.folder / 'any.pth').touch()
+    assert tiny.call('test.py', 'tiny.py', 'any.pth', '--out', 'masks', *CPU) == 2
+    assert '--out writes the masks that an IoUMetric in test_evaluator sees' in capsys.readouterr().err
 
 
 def test_classify_refuses_a_segmentor(tiny, capsys):
