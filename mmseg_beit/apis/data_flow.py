@@ -97,7 +97,7 @@ def trace_data_flow(
         if path is not None and not os.path.isfile(path):
             raise MissingFileError(f'{what} {path} does not exist: correct the path')
     config = config if isinstance(config, Config) else load_config(config)
-    with _seeded(seed):
+    with seeded(seed):
         model = init_model(config, checkpoint, 'cpu', cfg_options)
         dataset = _training_dataset(model.cfg)
         mask = os.fspath(mask) if mask is not None else _mask_of(dataset, image)
@@ -330,7 +330,8 @@ def _mask_of(dataset, image: str) -> str | None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, everything that transforms draw from begins at a seed; afterwards it goes on as before."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - mmcv draws from the global generator
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)

@@ -98,6 +98,11 @@ class DalleEncoder(BaseModule):
         """Always: the classifier over codes has no state to wait for."""
         return True
 
+    @property
+    def codebook(self) -> Tensor:
+        """What the classifier looks for in each code's place, (K, C)."""
+        return self.blocks[-1].conv.w.flatten(1)
+
     def forward(self, img: Tensor) -> Tensor:
         """Scores of the visual words.
 

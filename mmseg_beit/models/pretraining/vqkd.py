@@ -80,6 +80,11 @@ class VQKD(BaseModel):
         """Whether there is a codebook."""
         return self.quantize.is_ready
 
+    @property
+    def codebook(self) -> Tensor:
+        """The codes, unit vectors, float32 (K, d)."""
+        return self.quantize.embedding.weight
+
     def forward(self, img: Tensor, mode: str = 'tensor', **kwargs: Any) -> Any:
         """Runs the tokenizer.
 
@@ -155,6 +160,24 @@ class VQKD(BaseModel):
         with torch.autocast(img.device.type, enabled=False):
             codes_T = self.quantize.nearest(F.normalize(tokens_BNd, dim=-1).flatten(0, 1))
         return codes_T.view(len(img), *grid)
+
+    @torch.no_grad()
+    def compare(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        """What the teacher sees and what the codes tell of it; changes nothing in evaluation mode.
+
+        Args:
+            img: Float RGB (B, 3, H, W), 0..255.
+
+        Returns:
+            The teacher's features and the decoded ones, float (B, h w, D).
+
+        Raises:
+            InputError: There is no teacher.
+        """
+        self._need_teacher()
+        tokens_BNd, grid = self.encode(img)
+        quantized_BNd, _, _ = self.quantize(tokens_BNd)
+        return self.teacher(img, grid), self.reconstruct(quantized_BNd, grid)
 
     def _cosine(self, img: Tensor, quantized_BNd: Tensor, grid: tuple[int, int]) -> Tensor:
         features_BND = self.reconstruct(quantized_BNd, grid)
