@@ -8,7 +8,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',  # --amp turns it into AmpOptimWrapper; the published runs used mixed precision
-    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, fused=True),
     constructor='LayerDecayOptimizerConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.65),
 )

@@ -6,7 +6,7 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
 
 optim_wrapper = dict(
     type='OptimWrapper',  # --amp turns it into AmpOptimWrapper; the published runs used mixed precision
-    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=3.0),
     constructor='LayerDecayOptimizerConstructor',
     paramwise_cfg=dict(layer_decay_rate=1.0),

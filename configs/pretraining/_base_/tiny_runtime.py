@@ -5,7 +5,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=3.0),
     constructor='LayerDecayOptimizerConstructor',
     paramwise_cfg=dict(layer_decay_rate=1.0),

@@ -47,7 +47,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',  # --amp turns it into AmpOptimWrapper; the published runs used mixed precision
-    optimizer=dict(type='AdamW', lr=5e-5 * 8 * 64 / 128, betas=(0.9, 0.99), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=5e-5 * 8 * 64 / 128, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
     constructor='LayerDecayOptimizerConstructor',
     paramwise_cfg=dict(layer_decay_rate=1.0, no_decay='model'),
 )
