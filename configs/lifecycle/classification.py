@@ -1,0 +1,62 @@
+_base_ = [
+    './_base_/beit.py',
+    '../classification/_base_/folder_128.py',
+    '../classification/_base_/adamw.py',
+    '../classification/_base_/runtime.py',
+]
+
+data_root = '{{$LIFECYCLE_FOLDERS:work_dirs/lifecycle/folders}}'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='mmpretrain.RandomResizedCrop',
+        scale=96,
+        crop_ratio_range=(0.35, 1.0),
+        backend='pillow',
+        interpolation='bicubic',
+    ),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mmpretrain.PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.ResizeEdge', scale=96, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=96),
+    dict(type='mmpretrain.PackInputs'),
+]
+train_dataloader = dict(batch_size=32, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1,))
+test_evaluator = val_evaluator
+model = dict(
+    type='mmpretrain.ImageClassifier',
+    data_preprocessor=dict(
+        type='mmpretrain.ClsDataPreprocessor',
+        _scope_='mmpretrain',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+        num_classes=12,
+    ),
+    backbone=dict(
+        out_type='pooled',
+        pooling='mean',
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/lifecycle/pretraining/last.pth'),
+    ),
+    head=dict(
+        type='mmpretrain.LinearClsHead',
+        num_classes=12,
+        in_channels=128,
+        loss=dict(type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, fused=True), paramwise_cfg=dict(layer_decay_rate=0.8))
+train_cfg = dict(max_epochs=4, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=1, end=4, convert_to_iter_based=True),
+]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
+randomness = dict(seed=0)
