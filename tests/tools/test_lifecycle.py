@@ -1,0 +1,188 @@
+"""The parts of tools/lifecycle_demo.sh: classes of pictures, configs for a data set, curves and table, and the script."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine import Config
+from PIL import Image
+
+from mmseg_beit.errors import InputError, MissingFileError
+
+PROJECT = Path(__file__).resolve().parents[2]
+BASH = shutil.which('bash')
+
+
+@pytest.fixture(scope='module')
+def parts():
+    """The module tools/_lifecycle.py."""
+    spec = importlib.util.spec_from_file_location('_lifecycle', PROJECT / 'tools' / '_lifecycle.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Makes a data set in ADE20K's layout: names of pictures, and for each the mask values of its two halves."""
+
+    def make(pictures, classes=None):
+        root = tmp_path / 'data'
+        for split in ('training', 'validation'):
+            for kind in ('images', 'annotations'):
+                (root / kind / split).mkdir(parents=True)
+            for name, (upper, lower) in pictures.items():
+                mask = np.full((9, 4), lower, np.uint8)  # the lower part is the larger one
+                mask[:4] = upper
+                Image.fromarray(np.zeros((9, 4, 3), np.uint8)).save(root / 'images' / split / f'{name}.jpg')
+                Image.fromarray(mask).save(root / 'annotations' / split / f'{name}.png')
+        if classes:
+            (root / 'classes.txt').write_text('\n'.join(classes) + '\n')
+        return root
+
+    return make
+
+
+def finished_run(run, name, *parts):
+    """A segmentation run whose scalars lie in one folder for each part."""
+    for i, scores in enumerate(parts):
+        folder = run / name / f'2026_{i}' / 'vis_data'
+        folder.mkdir(parents=True)
+        lines = [json.dumps(dict(mIoU=score, step=step)) for step, score in scores.items()]
+        (folder / 'scalars.json').write_text('\n'.join(['{"loss": 1.0, "step": 1}', *lines, '{"mIoU": 9']))
+    (run / name / 'trained').touch()
+
+
+# Classes of pictures ------------------------------------------------------------------------------------------------
+
+
+def test_numbers_before_the_names_are_the_classes(parts, data):
+    root = data({f'{group}_{i}_s': (1, 2) for group in (1, 12) for i in range(5)})
+    assert parts.label_arguments(root) == ['--from-names', '^([0-9]+)_']
+
+
+def test_else_what_covers_most_of_a_picture_is_its_class(parts, data):
+    root = data({f'a{i}': (7, 1 + i % 2) for i in range(4)}, ['1\tsky', '2\twall/fence', '7\tcar'])
+    arguments = parts.label_arguments(root)
+    assert arguments == ['--from-masks', str(root / 'annotations'), '1=sky', '2=wall-fence']
+
+
+def test_a_rare_class_of_pictures_is_left_out(parts, data):
+    root = data({f'a{i:02}': (0, 3 if i == 0 else 1 + i % 2) for i in range(51)})
+    assert parts.label_arguments(root)[2:] == ['1=class 1', '2=class 2']
+
+
+def test_pictures_of_one_class_are_refused(parts, data):
+    root = data({f'a{i}': (0, 1) for i in range(3)})
+    with pytest.raises(InputError, match='no two classes of pictures: begin the file names with the number'):
+        parts.label_arguments(root)
+
+
+def test_a_missing_or_empty_folder_is_named(parts, data):
+    root = data({'a': (1, 2)})
+    shutil.rmtree(root / 'annotations' / 'validation')
+    with pytest.raises(MissingFileError, match='annotations/validation does not exist'):
+        parts.check_layout(root)
+    (root / 'annotations' / 'validation').mkdir()
+    with pytest.raises(MissingFileError, match='annotations/validation holds no picture'):
+        parts.check_layout(root)
+
+
+def test_a_wrong_line_of_classes_txt_is_shown(parts, data):
+    root = data({'a': (1, 2)}, ['1\tsky', 'tree'])
+    with pytest.raises(InputError, match=r"classes.txt has the line 'tree': write index, tab and name"):
+        parts.class_names(root)
+
+
+def test_a_mask_that_is_none_is_named(parts, tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'no picture')
+    with pytest.raises(InputError, match=r'mask .*a\.png cannot be read as an index mask'):
+        parts.counts(tmp_path / 'a.png')
+
+
+# Configs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(parts, data, tmp_path):
+    """Configs of four stages for six pictures, three of them labelled."""
+    root = data({f'{1 + i // 3}_{i}': (1, 2) for i in range(6)}, ['1\tsky', '2\ttree', '3\tcar'])
+    for name in '12':
+        (tmp_path / 'run' / 'folders' / 'train' / name).mkdir(parents=True)
+    parts.write_configs(root, tmp_path / 'run', 3)
+    configs = sorted((tmp_path / 'run' / 'configs').glob('*.py'))
+    return root, {path.stem: Config.fromfile(path) for path in configs}
+
+
+def test_configs_hold_the_folders_and_class_counts(written):
+    root, configs = written
+    assert sorted(configs) == ['classification', 'pretraining', 'segmentation', 'tokenizer']
+    for stage in ('tokenizer', 'pretraining', 'segmentation'):
+        assert configs[stage].train_dataloader.dataset.data_root == str(root)
+    assert configs['classification'].train_dataloader.dataset.data_root == str(root.parent / 'run' / 'folders')
+    assert configs['classification'].model.head.num_classes == 2
+    segmentation = configs['segmentation']
+    assert segmentation.model.decode_head.num_classes == 3
+    assert segmentation.val_dataloader.dataset.metainfo.classes == ['sky', 'tree', 'car']
+
+
+def test_labelled_pictures_are_spread_over_the_names(written):
+    segmentation = written[1]['segmentation']
+    assert segmentation.train_dataloader.dataset.indices == [0, 2, 4]
+    assert 'indices' not in segmentation.val_dataloader.dataset
+
+
+def test_every_stage_has_the_same_backbone(written):
+    sizes = ('img_size', 'patch_size', 'embed_dims', 'num_layers', 'num_heads', 'mlp_ratio', 'init_values')
+    backbones = [written[1][stage].model.backbone for stage in ('pretraining', 'classification', 'segmentation')]
+    assert len({tuple(backbone[size] for size in sizes) for backbone in backbones}) == 1
+
+
+def test_the_codebook_is_the_one_that_is_predicted(written):
+    tokenizer, pretraining = written[1]['tokenizer'].model, written[1]['pretraining'].model
+    assert pretraining.head.num_embed == pretraining.tokenizer.num_codes == tokenizer.num_codes
+    assert pretraining.tokenizer.encoder == tokenizer.encoder
+
+
+def test_too_many_labelled_pictures_are_refused(parts, data, tmp_path):
+    with pytest.raises(InputError, match='--labelled 5: .* has 2 training pictures, give 1 to 2'):
+        parts.write_configs(data({'a': (1, 2), 'b': (1, 2)}), tmp_path, 5)
+
+
+# Table and curves ---------------------------------------------------------------------------------------------------
+
+
+def test_curve_joins_the_parts_of_an_interrupted_run(parts, tmp_path):
+    finished_run(tmp_path, 'mim_0', {25: 10.0, 50: 11.0}, {50: 12.0, 75: 13.0})
+    assert parts.curve(tmp_path / 'mim_0') == {25: 10.0, 50: 12.0, 75: 13.0}
+
+
+def test_table_gives_means_and_gains_over_common_seeds(parts, tmp_path):
+    for name, score in dict(scratch_0=10.0, scratch_1=12.0, mim_0=13.0, mim_1=16.0, classes_0=15.5).items():
+        finished_run(tmp_path, name, {10: 1.0, 20: score})
+    lines = parts.table(parts.collect(tmp_path)).splitlines()
+    assert lines[1].split()[-3:] == ['10.00', '12.00', '11.00']
+    assert lines[2].split()[-4:] == ['13.00', '16.00', '14.50', '+3.50']
+    assert lines[3].split()[-4:] == ['15.50', '-', '15.50', '+5.50']
+
+
+def test_unfinished_runs_are_not_counted(parts, tmp_path):
+    finished_run(tmp_path, 'scratch_0', {10: 1.0})
+    (tmp_path / 'scratch_0' / 'trained').unlink()
+    with pytest.raises(MissingFileError, match='no finished segmentation run'):
+        parts.collect(tmp_path)
+
+
+def test_report_writes_plot_and_figures(parts, tmp_path, capsys):
+    finished_run(tmp_path, 'scratch_0', {10: 1.0, 20: 2.0})
+    finished_run(tmp_path, 'mim_0', {10: 3.0, 20: 4.0})
+    parts.report(tmp_path)
+    assert '+2.00' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'report.json').read_text())['mim'] == {'0': {'10': 3.0, '20': 4.0}}
+    with Image.open(tmp_path / 'curves.png') as picture:
+        assert len(np.unique(np.asarray(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 10
