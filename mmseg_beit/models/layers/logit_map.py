@@ -1,7 +1,8 @@
 """Logits of a picture, kept small: what windows predicted, and the matrices that put them in their place.
 
 Resizing bilinearly, cropping, flipping and averaging over windows are linear and separable, so the logits of a picture
-are the sum over windows of rows @ window @ cols^T. Only a tile of it is ever made at full size, for its labels.
+are the sum over windows of rows @ window @ cols^T. Only a tile of it is ever made at full size, for its labels; on a
+GPU not even that, see :mod:`~mmseg_beit.models.layers.triton_labels`.
 
 Shape suffixes: K classes, h x w small logits of a window, H x W picture, R x C pixels of a tile.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .interpolation import band, interpolation_matrix
+from .triton_support import use_triton
 
 # Logits of one tile: 4 MB in float32 fit a CPU's cache; on a GPU few large launches are better.
 _TILE_LOGITS = {'cpu': 1 << 20, 'other': 1 << 26}
@@ -73,6 +75,11 @@ class LogitMap:
 
     def labels(self) -> Tensor:
         """The class of the highest logit: int64 (H, W), 0..K-1."""
+        if use_triton(self.pieces[0].small) and len({piece.small.shape for piece in self.pieces}) == 1:
+            from .triton_labels import labels_of
+
+            windows = torch.stack([piece.small for piece in self.pieces])
+            return labels_of(windows, [piece.rows for piece in self.pieces], [piece.cols for piece in self.pieces])
         _, height, width = self.shape
         out = torch.empty(height, width, dtype=torch.int64, device=self.pieces[0].small.device)
         for y, x, tile_RCK in self._tiles():

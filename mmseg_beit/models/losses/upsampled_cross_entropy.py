@@ -2,7 +2,8 @@
 
 For 150 classes at 512 x 512 the upsampled logits are 157 MB an image, and torch keeps their log-softmax as well. Here a
 tile of pixels is upsampled at a time; the gradient with respect to the small logits is taken in the same pass, since
-the loss is a sum over pixels.
+the loss is a sum over pixels. On a GPU where Triton works, kernels do the same without even a tile, see
+:mod:`~mmseg_beit.models.losses.triton_cross_entropy`.
 
 Shape suffixes: B images, K classes, h x w logits, H x W labels, R x C pixels of a tile.
 """
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers.interpolation import band, interpolation_matrix
+from ..layers.triton_support import use_triton
 
 # Upsampled logits of one tile: 4 MB in float32 fit a CPU's cache; on a GPU few large launches are better.
 _CHUNK_LOGITS = {'cpu': 1 << 20, 'other': 1 << 26}
@@ -41,19 +43,24 @@ def upsampled_cross_entropy(
         and the number of pixels that are not ignored and whose label has the highest logit, int64 scalar.
 
     Raises:
-        IndexError: A label is neither a class nor ``ignore_index``.
+        IndexError: A label is neither a class nor ``ignore_index``. On a GPU, where the check would wait for the
+            device, the loss is not a number instead, or the device refuses the index.
     """
-    invalid = (labels != ignore_index) & ((labels < 0) | (labels >= logits.shape[1]))
-    # On a GPU the check would wait for the device, whose own kernels refuse such an index.
-    if not labels.is_cuda and not torch.compiler.is_compiling() and bool(invalid.any()):
-        raise IndexError(
-            f'label {int(labels[invalid][0])} is neither one of the {logits.shape[1]} classes '
-            f'nor {ignore_index} (ignored)'
-        )
+    if not labels.is_cuda and not torch.compiler.is_compiling():
+        _check_labels(labels, logits.shape[1], ignore_index)
+    operator = _kernel_cross_entropy if use_triton(logits) else _cross_entropy
     # Autocast would run the products inside in half precision.
     with torch.autocast(logits.device.type, enabled=False):
-        loss, correct, _ = _cross_entropy(logits, labels, class_weight, align_corners, ignore_index)
+        loss, correct, _ = operator(logits, labels, class_weight, align_corners, ignore_index)
     return loss, correct
+
+
+def _check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    invalid = (labels != ignore_index) & ((labels < 0) | (labels >= num_classes))
+    if bool(invalid.any()):
+        raise IndexError(
+            f'label {int(labels[invalid][0])} is neither one of the {num_classes} classes nor {ignore_index} (ignored)'
+        )
 
 
 @torch.library.custom_op('mmseg_beit::upsampled_cross_entropy', mutates_args=())
@@ -125,3 +132,69 @@ def _backward(ctx, grad_loss: Tensor, *_: Tensor) -> tuple:
 
 
 _cross_entropy.register_autograd(_backward, setup_context=_setup_context)
+
+
+@torch.library.custom_op('mmseg_beit::kernel_cross_entropy', mutates_args=())
+def _kernel_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weight: Tensor | None, align_corners: bool, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed loss, number of right pixels, and the pixels' log-sum-exp, float32 (B, H, W)."""
+    from .triton_cross_entropy import forward
+
+    with torch.cuda.device_of(logits):
+        return forward(logits, labels, class_weight, align_corners, ignore_index)
+
+
+@_kernel_cross_entropy.register_fake
+def _(
+    logits: Tensor, labels: Tensor, class_weight: Tensor | None, align_corners: bool, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    exact = torch.float32
+    return (
+        logits.new_empty((), dtype=exact),
+        logits.new_empty((), dtype=torch.int64),
+        logits.new_empty(labels.shape, dtype=exact),
+    )
+
+
+@torch.library.custom_op('mmseg_beit::kernel_cross_entropy_backward', mutates_args=())
+def _kernel_cross_entropy_backward(
+    grad_loss: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    logsumexp: Tensor,
+    align_corners: bool,
+    ignore_index: int,
+) -> Tensor:
+    """The logits' gradient, (B, K, h, w) of their dtype."""
+    from .triton_cross_entropy import backward
+
+    with torch.cuda.device_of(logits):
+        return backward(grad_loss, logits, labels, class_weight, logsumexp, align_corners, ignore_index)
+
+
+@_kernel_cross_entropy_backward.register_fake
+def _(
+    grad_loss: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    logsumexp: Tensor,
+    align_corners: bool,
+    ignore_index: int,
+) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _kernel_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, labels, class_weight, ctx.align_corners, ctx.ignore_index = inputs
+    ctx.save_for_backward(logits, labels, class_weight, output[2])
+
+
+def _kernel_backward(ctx, grad_loss: Tensor, *_: Tensor) -> tuple:
+    grad = _kernel_cross_entropy_backward(grad_loss, *ctx.saved_tensors, ctx.align_corners, ctx.ignore_index)
+    return grad, None, None, None, None
+
+
+_kernel_cross_entropy.register_autograd(_kernel_backward, setup_context=_kernel_context)

@@ -1,0 +1,71 @@
+"""Our Triton kernels without a GPU: their results by Triton's interpreter, and that they build for GPUs.
+
+On a GPU they run in ``tests/test_gpu.py``.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip('triton')
+
+POINTERS = dict(
+    logits='*{dtype}', grad='*{dtype}', labels='*i64', grad_loss='*fp32', class_weight='*fp32', losses='*fp32',
+    hits='*i32', logsumexp='*fp32', windows='*fp32', row_of='*i32', col_of='*i32',
+)  # fmt: skip
+for axis in ('rows', 'cols'):
+    POINTERS |= {f'{axis}_{name}': '*i32' for name in ('left', 'first', 'end')}
+    POINTERS |= {f'{axis}_{name}': '*fp32' for name in ('fraction', 'weight')}
+
+
+@pytest.mark.parametrize('which', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
+def test_results_in_the_interpreter(which):
+    path = Path(__file__).with_name('interpreted_kernels.py')
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-o', 'addopts=--import-mode=importlib', '-m', which, str(path)],
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert ' passed' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'capability'),
+    [
+        ('bf16', 90),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [('fp16', 80), ('fp32', 80), ('fp32', 90)]),
+    ],
+)
+@pytest.mark.parametrize('name', ['forward_kernel', 'backward_kernel', 'labels_kernel'])
+def test_builds_for_gpus(name, dtype, capability, tmp_path, monkeypatch):
+    """Down to machine code, with Triton's own assembler; few enough registers to spill none."""
+    compiler = pytest.importorskip('triton.compiler')
+    backends = pytest.importorskip('triton.backends.compiler')
+    if not (hasattr(compiler, 'ASTSource') and hasattr(backends, 'GPUTarget')):
+        pytest.skip('this Triton has no ASTSource or GPUTarget to build for a GPU that is not there')
+    if name == 'labels_kernel':
+        if dtype != 'bf16' and (dtype, capability) != ('fp32', 80):
+            pytest.skip('its logits are float32 always')
+        from mmseg_beit.models.layers import triton_labels as module
+
+        sizes = dict(ROW_READS=2, COL_READS=2, PIXELS=module._PIXELS, CLASSES=module._CLASSES)
+    else:
+        from mmseg_beit.models.losses import triton_cross_entropy as module
+
+        forward = name == 'forward_kernel'
+        block = module._FORWARD_BLOCK if forward else module._BACKWARD_BLOCK
+        sizes = {'HAS_WEIGHT': True, 'PIXELS' if forward else 'LOGITS': block[0], 'CLASSES': block[1]}
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
+    kernel = getattr(module, name)
+    signature = {arg: POINTERS.get(arg, 'i32').format(dtype=dtype) for arg in kernel.arg_names}
+    source = compiler.ASTSource(kernel, signature | dict.fromkeys(sizes, 'constexpr'), constexprs=sizes)
+    built = triton.compile(source, target=backends.GPUTarget('cuda', capability, 32))
+    assert f'.target sm_{capability}' in built.asm['ptx']
+    assert built.asm['cubin'][:4] == b'\x7fELF'
+    # Compilers place arrays and what does not fit registers in local memory.
+    assert '.local ' not in built.asm['ptx']
