@@ -9,7 +9,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
@@ -88,6 +88,21 @@ class BEiTRunner(Runner):
         """
         guards = dict(non_finite_loss=dict(type='NonFiniteLossHook'), data_check=dict(type='DataCheckHook'))
         super().register_default_hooks({**guards, **(hooks or {})})
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """The base class's loop, of epochs that have at least one step.
+
+        Raises:
+            InputError: They have none.
+        """
+        loop = super().build_train_loop(loop)
+        if isinstance(loop, EpochBasedTrainLoop) and not len(loop.dataloader):
+            raise InputError(
+                f'the training data holds {len(loop.dataloader.dataset)} pictures, fewer than one batch of '
+                f'train_dataloader.batch_size={loop.dataloader.batch_size}, and drop_last leaves that out: '
+                f'add pictures, or lower batch_size'
+            )
+        return loop
 
     def dump_config(self) -> None:
         """Writes the config into the work directory, once all checks are passed."""

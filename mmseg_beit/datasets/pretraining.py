@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..errors import InputError, MissingFileError
+from ..errors import InputError, MissingFileError, sentence
 from ..registry import DATASETS
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -98,10 +98,10 @@ class UnlabelledImages(BaseDataset):
         if count > max(1, self.max_unreadable * total):
             raise InputError(
                 f'{count} of {total} pictures cannot be read, more than max_unreadable={self.max_unreadable:g} allows '
-                f'(the last: {error}): replace or remove them, or raise max_unreadable'
-            ) from error
+                f'(the last: {sentence(error)}): replace or remove them, or raise max_unreadable'
+            ) from None  # a worker's chained error would reach the user with its traceback
         if count <= _TOLD or count % 100 == 0:
-            print_log(f'picture left out, {count} of {total} so far: {error}', 'current', logging.WARNING)
+            print_log(f'picture left out, {count} of {total} so far: {sentence(error)}', 'current', logging.WARNING)
 
 
 def _pictures(folder: str) -> Iterator[str]:

@@ -104,9 +104,13 @@ def test_two_processes_have_the_curve_of_one_with_twice_the_batch(tiny):
     [
         (lambda tiny: write_picture(tiny.data / 'val' / 'sky' / '0.jpg', (1, 2, 3)), 'val has the class sky that'),
         (lambda tiny: shutil.rmtree(tiny.data / 'train'), 'train does not exist'),
+        (
+            lambda tiny: tiny.write_config('train_dataloader.update(batch_size=25, drop_last=True)\n'),
+            'holds 24 pictures, fewer than one batch of train_dataloader.batch_size=25',
+        ),
         (lambda tiny: tiny.write_config("model['head']['num_classes'] = 4\n"), 'set model.head.num_classes=3'),
     ],
-    ids=['class', 'folder', 'count'],
+    ids=['class', 'folder', 'batch', 'count'],
 )
 def test_refuses_in_one_sentence(tiny, capsys, prepare, said):
     prepare(tiny)
