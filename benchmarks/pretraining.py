@@ -31,12 +31,14 @@ def pretraining(bench: 'Bench') -> list[Row]:
         peer = build_mmpretrain(config, version).to(bench.device)
         ours = build_ours(config, peer).to(bench.device)
         views = _views(config, batch, bench.device)
-        step_ours, step_peer = _ours_step(ours, views), _mmpretrain_step(peer, views)
-        agreement = f'first loss {step_ours():.6f}, mmpretrain {step_peer():.6f}; no drop path'
-        row = bench.run(_title(version, batch, views), agreement, ours=step_ours, mmpretrain=step_peer)
-        speed = {name: batch / found.median for name, found in row.results.items()}
-        row.agreement += f'; images per second: {speed["ours"]:.2f}, mmpretrain {speed["mmpretrain"]:.2f}'
-        rows.append(row)
+        # mmpretrain's recipes train in mixed precision.
+        for precision in (torch.float32, torch.bfloat16):
+            step_ours, step_peer = _ours_step(ours, views, precision), _mmpretrain_step(peer, views, precision)
+            agreement = f'first loss {step_ours():.6f}, mmpretrain {step_peer():.6f}; no drop path'
+            row = bench.run(_title(version, views, precision), agreement, ours=step_ours, mmpretrain=step_peer)
+            speed = {name: batch / found.median for name, found in row.results.items()}
+            row.agreement += f'; images per second: {speed["ours"]:.2f}, mmpretrain {speed["mmpretrain"]:.2f}'
+            rows.append(row)
     return rows
 
 
@@ -154,17 +156,22 @@ def _views(config: dict, batch: int, device: str) -> dict[str, Tensor]:
     )
 
 
-def _title(version: int, batch: int, views: dict[str, Tensor]) -> str:
-    return f'pre-training step v{version}, {batch} images of {views["img"].shape[-1]}'
+def _title(version: int, views: dict[str, Tensor], precision: torch.dtype) -> str:
+    batch, _, side, _ = views['img'].shape
+    return f'pre-training step v{version}, {batch} images of {side} {str(precision).removeprefix("torch.")}'
 
 
-def _stepper(model: nn.Module, losses: Callable[[], dict[str, Tensor]], **adamw: object) -> Callable[[], float]:
+def _stepper(
+    model: nn.Module, losses: Callable[[], dict[str, Tensor]], precision: torch.dtype, **adamw: object
+) -> Callable[[], float]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, betas=(0.9, 0.98), weight_decay=0.05, **adamw)
     wrapper = OptimWrapper(optimizer, clip_grad=dict(max_norm=3.0))
+    device = parameters[0].device.type
 
     def step() -> float:
-        loss = sum(value for name, value in losses().items() if name.startswith('loss'))
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
+            loss = sum(value for name, value in losses().items() if name.startswith('loss'))
         value = loss.item()
         wrapper.update_params(loss)
         return value
@@ -172,12 +179,12 @@ def _stepper(model: nn.Module, losses: Callable[[], dict[str, Tensor]], **adamw:
     return step
 
 
-def _ours_step(model: nn.Module, views: dict[str, Tensor]) -> Callable[[], float]:
+def _ours_step(model: nn.Module, views: dict[str, Tensor], precision: torch.dtype) -> Callable[[], float]:
     model.train()
-    return _stepper(model, lambda: model(**views, mode='loss'), fused=True)
+    return _stepper(model, lambda: model(**views, mode='loss'), precision, fused=True)
 
 
-def _mmpretrain_step(model: nn.Module, views: dict[str, Tensor]) -> Callable[[], float]:
+def _mmpretrain_step(model: nn.Module, views: dict[str, Tensor], precision: torch.dtype) -> Callable[[], float]:
     from mmpretrain.structures import DataSample
 
     model.train()
@@ -191,4 +198,4 @@ def _mmpretrain_step(model: nn.Module, views: dict[str, Tensor]) -> Callable[[],
         sample = DataSample()
         sample.set_mask(mask)
         samples.append(sample)
-    return _stepper(model, lambda: model.loss([views['img'], target], samples))
+    return _stepper(model, lambda: model.loss([views['img'], target], samples), precision)

@@ -92,6 +92,8 @@ class DalleEncoder(BaseModule):
         parts['output'] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=_Conv(width, num_codes, 1)))
         self.blocks = nn.Sequential(parts)
         self.requires_grad_(False)
+        # In bfloat16 on a CPU the convolutions take half as long with channels last in memory.
+        self.to(memory_format=torch.channels_last)
 
     @property
     def is_ready(self) -> bool:
@@ -112,7 +114,7 @@ class DalleEncoder(BaseModule):
         Returns:
             Float32 (B, K, H/8, W/8).
         """
-        features = self.blocks[:-1](img)
+        features = self.blocks[:-1](img.contiguous(memory_format=torch.channels_last))
         # The argmax over thousands of close scores is taken in full precision; so does the published module.
         with torch.autocast(img.device.type, enabled=False):
             return self.blocks[-1](features.float())
