@@ -17,6 +17,7 @@ _base_ = [
     './_base_/runtime.py',
 ]
 
+work_dir = 'work_dirs/beit_tiny_scenes_cls'  # the pre-training config has the same name
 data_root = 'data/scenes_folders'
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
@@ -25,10 +26,10 @@ test_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(topk=(1,))
 test_evaluator = dict(topk=(1,))
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))  # nothing to protect
-train_cfg = dict(max_epochs=20, val_interval=5)
+train_cfg = dict(max_epochs=16, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=2, end=20, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=2, end=16, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
 randomness = dict(seed=0)

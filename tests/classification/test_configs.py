@@ -156,3 +156,12 @@ def test_schedule_is_the_official_curve():
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
+
+
+def test_no_two_configs_write_to_one_folder():
+    """A config of the same name in another folder says where its runs go, or --resume would meet the other's."""
+    stems = [path.stem for path in CONFIG_DIR.parent.rglob('*.py') if '_base_' not in path.parts]
+    shared = [path for path in CONFIG_DIR.parent.rglob('*.py') if stems.count(path.stem) > 1]
+    assert shared
+    folders = [Config.fromfile(path).get('work_dir') or f'work_dirs/{path.stem}' for path in shared]
+    assert len(set(folders)) == len(folders), folders
