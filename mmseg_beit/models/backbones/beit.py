@@ -56,15 +56,15 @@ class BEiT(BaseModule):
             as in the official segmentation code; the official classifier takes it for no layer scale.
         rel_pos: Relative position tables: ``layer``, ``shared`` (one for all layers) or ``none``.
         use_abs_pos: Adds absolute position embeddings to the tokens.
-        interpolate_mode: How absolute embeddings are resized, by a checkpoint's loading too: ``bicubic``, as the official
-            code does, or ``bilinear`` (the paper's SETR-PUP experiments).
+        interpolate_mode: How absolute embeddings are resized, by a checkpoint's loading too: ``bicubic``, as the
+            official code does, or ``bilinear`` (the paper's SETR-PUP experiments).
         use_mask_token: Makes the token that stands for masked patches.
         out_type: ``featmap``: a map (B, D, h, w) for each of ``out_indices``; ``tokens``: (B, N, D) for each;
             ``pooled``: (B, D) for each.
         pooling: What ``pooled`` means: ``mean`` of the patch tokens, then normalised (the official classifiers), or
             ``cls``, the class token.
-        attn_impl: How attention is computed: ``auto``, ``sdpa`` or ``toeplitz``, the same numbers to rounding; see
-            :class:`~mmseg_beit.models.layers.attention.Attention`.
+        attn_impl: How attention is computed: ``auto``, ``sdpa``, ``toeplitz`` or ``flex``, the same numbers to
+            rounding; see :class:`~mmseg_beit.models.layers.attention.Attention`.
         with_cp: Recomputes each layer in the backward pass instead of keeping its activations.
         init_cfg: mmengine's initialisation config; ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint.
 

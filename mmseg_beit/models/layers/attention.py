@@ -6,17 +6,28 @@ its checkpoints load unchanged. The key has no bias: softmax over keys cancels i
 Shape suffixes: B images, N tokens (class token first), D width, n heads, d head width.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .choice import choose
 from .dynamic import OpenGridBias
+from .flex import flex_attend
+from .half_attention import half_attention
+from .hardware import multiplies_bfloat16_by_vectors
 from .position import Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
 from .toeplitz_attention import toeplitz_attention
+from .tracing import is_exporting
 
-ATTENTION_IMPLS = ('auto', 'sdpa', 'toeplitz')
+ATTENTION_IMPLS = ('auto', 'sdpa', 'toeplitz', 'flex')
+
+# On a GPU predictions go by the rule for this many calls with one shape (a BEiT-B makes 12 for a batch): compiling a
+# kernel takes longer than a few pictures, each of a size of its own, could win back.
+_PATIENCE = 600
 
 
 class RelativePosition(nn.Module):
@@ -81,7 +92,11 @@ class Attention(RelativePosition):
         proj_drop_rate: Dropout of the output, 0..1.
         impl: How scores meet their bias, all the same numbers to rounding. ``sdpa``: torch's
             ``scaled_dot_product_attention`` with the bias as a tensor. ``toeplitz``: our operator, which keeps no N x N
-            tensor for the backward pass. ``auto``: ``toeplitz`` for a training step on a CPU, else ``sdpa``.
+            tensor for the backward pass. ``flex``: torch's ``flex_attention``, which reads the table and never makes
+            the bias; for GPUs (on a CPU torch offers it without gradients, for tests). ``auto``: on a CPU ``toeplitz``
+            for a training step, else ``sdpa``, or in bfloat16 :mod:`~.half_attention`; on a GPU the faster one of
+            ``flex`` and ``sdpa``, measured when a shape is first trained with or has been predicted with often, see
+            :mod:`~.choice`. Where dropout is drawn, in exported graphs and without a table it is ``sdpa`` always.
     """
 
     def __init__(
@@ -127,19 +142,77 @@ class Attention(RelativePosition):
 
         position = self if self.grid is not None else shared
         dropout = self.attn_drop_rate if self.training else 0.0
-        if position is not None and self._use_toeplitz(position, q_BnNd, dropout):
+        impl = 'sdpa'
+        if position is not None and dropout == 0.0 and not is_exporting():
+            impl = self.impl if self.impl != 'auto' else _fastest_impl(position, q_BnNd, grid)
+        if impl == 'toeplitz':
             out_BnNd = toeplitz_attention(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, q_BnNd.dtype), *grid)
+        elif impl == 'flex':
+            out_BnNd = flex_attend(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, torch.float32), *grid)
+        elif impl == 'half':
+            out_BnNd = half_attention(q_BnNd, k_BnNd, v_BnNd, position.bias_for(grid, q_BnNd.dtype))
         else:
             bias = None if position is None else position.bias_for(grid, q_BnNd.dtype).unsqueeze(0)
             out_BnNd = F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
         return self.proj_drop(self.proj(out_BnNd.transpose(1, 2).flatten(2)))
 
-    def _use_toeplitz(self, position: RelativePosition, q: Tensor, dropout: float) -> bool:
-        """Whether our operator serves: torch's CPU kernel has no gradient for a bias and falls back to naive products.
 
-        BEiT-B, 512 x 512, 2 images, one layer forward and backward on 2 cores: 0.23 s against 0.41 s, and no N x N
-        tensor of the 200 MB that torch keeps. Without a gradient for the bias torch's kernel is the faster one.
-        """
-        if self.impl == 'auto':
-            return q.device.type == 'cpu' and position.bias_needs_grad and dropout == 0.0
-        return self.impl == 'toeplitz' and dropout == 0.0
+def _fastest_impl(position: RelativePosition, q: Tensor, grid: Grid) -> str:
+    """What ``auto`` means for one call.
+
+    On a CPU torch's kernel has no gradient for a bias and falls back to naive products. BEiT-B, 512 x 512, 2 images,
+    one layer forward and backward on 2 cores: 0.23 s with our operator against 0.41 s, and no N x N tensor of the 200
+    MB that torch keeps. Without a gradient for the bias torch's kernel is the faster one, except in bfloat16.
+    """
+    training = position.bias_needs_grad
+    if q.device.type == 'cpu':
+        wants_grad = torch.is_grad_enabled() and (training or q.requires_grad)
+        eager_half = q.dtype == torch.bfloat16 and not torch.compiler.is_compiling() and position.open_bias is None
+        if eager_half and not wants_grad and multiplies_bfloat16_by_vectors():
+            return 'half'
+        return 'toeplitz' if training else 'sdpa'
+    if q.device.type != 'cuda' or torch.compiler.is_compiling():
+        return 'sdpa'
+    key = ('attention', tuple(q.shape), tuple(grid), q.dtype, 'training' if training else 'prediction', str(q.device))
+    candidates = {impl: partial(trial, impl, q.shape, grid, q.dtype, q.device, training) for impl in ('flex', 'sdpa')}
+    return choose(key, candidates, q.device, rule='sdpa', patience=0 if training else _PATIENCE)
+
+
+def trial(
+    impl: str, shape: torch.Size, grid: Grid, dtype: torch.dtype, device: torch.device, training: bool
+) -> Callable[[], object]:
+    """What a measurement runs: one implementation on random tensors laid out as :meth:`Attention.forward` has them.
+
+    Args:
+        impl: ``sdpa``, ``toeplitz`` or ``flex``.
+        shape: (B, n, N, d) of the queries.
+        grid: (h, w) patches, N = 1 + h w.
+        dtype: Of queries, keys and values.
+        device: Where they lie.
+        training: Whether gradients for them and the table are taken; else the bias is made once, as a model keeps it.
+
+    Returns:
+        The function to time.
+    """
+    batch, heads, tokens, width = shape
+    generator = torch.Generator(device).manual_seed(0)
+    qkv = torch.randn(batch, tokens, 3, heads, width, dtype=dtype, device=device, generator=generator)
+    position = RelativePosition(grid, heads).to(device)
+    grad_BnNd = qkv[:, :, 0].clone().transpose(1, 2)
+    qkv.requires_grad_(training)
+    position.requires_grad_(training)
+
+    def run() -> None:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if impl == 'sdpa':
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=position.bias_for(grid, dtype).unsqueeze(0))
+        elif impl == 'flex':
+            out = flex_attend(q, k, v, position.table_for(grid, torch.float32), *grid)
+        else:
+            out = toeplitz_attention(q, k, v, position.table_for(grid, dtype), *grid)
+        if training:
+            torch.autograd.grad(out, (qkv, position.relative_position_bias_table), grad_BnNd)
+
+    if training:
+        return run
+    return torch.no_grad()(run)

@@ -1,0 +1,150 @@
+"""Equal ways to compute something, the fastest chosen by measurement: once for each shape, on the device at hand.
+
+For GPUs, whose makers, generations and libraries differ too much for a rule. The first call with a new key runs every
+candidate a few times on random tensors and keeps the name of the fastest. Where nothing can or may be measured a fixed
+rule decides instead: in graphs being traced, compiled or captured, under ``torch.use_deterministic_algorithms``, and
+with ``MMSEG_BEIT_MEASURE=0`` in the environment. Different runs may choose differently, so their numbers agree to
+rounding only.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable
+from contextlib import nullcontext
+
+import torch
+
+from .tracing import is_exporting
+
+Timer = Callable[[Callable[[], object], torch.device], float]
+
+_LOG = logging.getLogger('mmseg_beit')
+_WARM_UPS, _REPEATS = 2, 5
+_MARGIN = 0.97
+"""A later candidate must take at most this share of an earlier one's time: near ties go to the first."""
+
+_CHOSEN: dict[Hashable, str] = {}
+_CALLS: dict[Hashable, int] = {}
+_LOCK = threading.Lock()
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Least seconds of a few runs after warm-ups: by the device's own clock on CUDA, else by the wall's."""
+    for _ in range(_WARM_UPS):
+        function()
+    best = float('inf')
+    if device.type == 'cuda':
+        for _ in range(_REPEATS):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            function()
+            end.record()
+            end.synchronize()
+            best = min(best, start.elapsed_time(end) / 1e3)
+        return best
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def may_measure() -> bool:
+    """Whether running something extra now is possible and allowed, see the module's text."""
+    return not (
+        os.environ.get('MMSEG_BEIT_MEASURE') == '0'
+        or torch.are_deterministic_algorithms_enabled()
+        or torch.compiler.is_compiling()
+        or is_exporting()
+        or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+        # Fake tensors and counters: a run there says nothing.
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def choose(
+    key: Hashable,
+    candidates: dict[str, Callable[[], Callable[[], object]]],
+    device: torch.device,
+    rule: str,
+    patience: int = 0,
+    timer: Timer = seconds_of,
+) -> str:
+    """The name of the fastest candidate.
+
+    Args:
+        key: What the times depend on: the operation, shapes, dtypes, whether a backward pass follows, the device.
+        candidates: For each name a function that makes inputs of its own and returns the function to time. They run in
+            a thread of their own, with torch's default modes (gradients on, no autocast) and without the caller's
+            hooks. Put first whatever shall win a near tie. One that raises is left out.
+        device: Where they run.
+        rule: The name to use where nothing is measured: while it cannot be, or before ``patience`` calls.
+        patience: Calls with this key that go by the rule before the first measurement.
+        timer: Seconds of a function on a device.
+
+    Returns:
+        One of the names.
+    """
+    if torch.compiler.is_compiling():  # Not even the look-up: a graph must not depend on what ran before it.
+        return rule
+    chosen = _CHOSEN.get(key)
+    if chosen is not None and not torch.are_deterministic_algorithms_enabled():
+        return chosen
+    if not may_measure():
+        return rule
+    with _LOCK:
+        if key in _CHOSEN:
+            return _CHOSEN[key]
+        _CALLS[key] = _CALLS.get(key, 0) + 1
+        if _CALLS[key] <= patience:
+            return rule
+        seconds, failures = _measure(candidates, device, timer)
+        chosen = rule
+        if seconds:
+            chosen = next(iter(seconds))
+            for name, value in seconds.items():
+                if value < _MARGIN * seconds[chosen]:
+                    chosen = name
+        _CHOSEN[key] = chosen
+        del _CALLS[key]
+    told = [f'{name} {value * 1e3:.3f} ms' for name, value in seconds.items()]
+    told += [f'{name} failed ({reason})' for name, reason in failures.items()]
+    _LOG.info('chose %s for %s: %s', chosen, key, ', '.join(told))
+    return chosen
+
+
+def choices() -> dict[Hashable, str]:
+    """What has been chosen in this process, by key."""
+    return dict(_CHOSEN)
+
+
+def forget_choices() -> None:
+    """Forgets what was measured, and how often each key was met."""
+    with _LOCK:
+        _CHOSEN.clear()
+        _CALLS.clear()
+
+
+def _measure(
+    candidates: dict[str, Callable[[], Callable[[], object]]], device: torch.device, timer: Timer
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of the candidates that run, and why the others do not."""
+    seconds: dict[str, float] = {}
+    failures: dict[str, str] = {}
+
+    def run() -> None:
+        with torch.cuda.device(device) if device.type == 'cuda' else nullcontext():
+            for name, make in candidates.items():
+                try:
+                    seconds[name] = timer(make(), device)
+                except Exception as error:  # Out of memory, no compiler, a shape that its kernel refuses, ...
+                    failures[name] = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+    # A fresh thread has none of the caller's thread-local state: activation checkpointing hooks into every tensor that
+    # autograd saves, autocast and inference mode change what is run.
+    thread = threading.Thread(target=run, name='mmseg_beit measurement')
+    thread.start()
+    thread.join()
+    return seconds, failures

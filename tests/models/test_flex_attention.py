@@ -1,0 +1,68 @@
+"""Attention through torch's ``flex_attention`` against ``scaled_dot_product_attention`` with the bias as a tensor.
+
+torch refuses gradients of ``flex_attention`` on a CPU before it looks at them; its unfused form has them all the same,
+so the test lifts the refusal. The fused kernels run in ``tests/test_gpu.py``.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmseg_beit.models.layers import Attention, RelativePosition, num_relative_positions, relative_position_bias
+from mmseg_beit.registry import MODELS
+
+pytestmark = pytest.mark.filterwarnings('ignore:flex_attention called without torch.compile')
+
+
+@pytest.fixture(autouse=True)
+def gradients_on_a_cpu(monkeypatch):
+    flex = pytest.importorskip('torch.nn.attention.flex_attention')
+    monkeypatch.setattr(flex, '_validate_device', lambda query, key, value: None)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(('made_for', 'grid', 'is_shared'), [((3, 5), (3, 5), False), ((3, 3), (4, 2), True)])
+def test_output_and_gradients_equal_sdpa(made_for, grid, is_shared):
+    """A layer's own table, and one of all layers resized to another grid; N is odd, not a multiple of anything."""
+    results = []
+    for impl in ('sdpa', 'flex'):
+        torch.manual_seed(0)
+        attention = Attention(16, 2, None if is_shared else made_for, impl=impl)
+        shared = RelativePosition(made_for, 2) if is_shared else None
+        parameters = [*attention.parameters(), *(shared.parameters() if is_shared else ())]
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.normal_(std=0.3)
+        x = torch.randn(2, 1 + grid[0] * grid[1], 16, requires_grad=True)
+        out = attention(x, grid, shared)
+        out.backward(torch.linspace(-1, 1, out.numel()).view_as(out))
+        results.append([out.detach(), x.grad, *(parameter.grad for parameter in parameters)])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1.0, expected.abs().max().item()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rel_pos', ['layer', 'shared', 'none'])
+def test_backbone_gives_the_same_features_with_every_implementation(rel_pos):
+    features = []
+    for impl in ('sdpa', 'toeplitz', 'flex', 'auto'):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(type='mmseg_beit.BEiT', img_size=32, patch_size=8, embed_dims=32, num_layers=2, num_heads=2,
+                 rel_pos=rel_pos, attn_impl=impl)
+        )  # fmt: skip
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        img = torch.randn(1, 3, 24, 40)
+        features.append(model.eval()(img)[0])
+    for other in features[1:]:
+        torch.testing.assert_close(other, features[0], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_the_bias_begin_where_the_kernel_on_a_gpu_wants_them():
+    """Else torch's memory-efficient kernel pads a copy of it at every call."""
+    with FakeTensorMode():
+        table = torch.empty(num_relative_positions((3, 4)), 2, device='cuda', dtype=torch.bfloat16)
+        bias = relative_position_bias(table, (3, 4)).unsqueeze(0)
+    assert bias.shape == (1, 2, 13, 13)
+    assert bias.stride() == (2 * 13 * 16, 13 * 16, 16, 1)
