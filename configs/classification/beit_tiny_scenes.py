@@ -1,8 +1,8 @@
 """Tiny BEiT as a classifier of the rendered scenes (what covers most of each), from scratch on a CPU.
 
 Source    this project
-Expected  untested
-Hardware  2 CPU cores, 20 epochs of 240 pictures; time not measured
+Expected  62.7 top-1 of 59 pictures at the end, 64.4 at best (measured 2026-11-21); the largest class has 37 %
+Hardware  16 epochs of 237 pictures; 140 s of CPU time on one thread of an AMD EPYC
 Command   python tools/make_image_folder.py data/scenes/images --out data/scenes_folders
               --from-masks data/scenes/annotations 2=building 5=tree 7=road 10=grass
           python tools/train.py configs/classification/beit_tiny_scenes.py

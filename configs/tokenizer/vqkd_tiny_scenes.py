@@ -1,8 +1,8 @@
 """Tiny VQ-KD tokenizer on the rendered scenes, taught by histograms of gradients: 256 codes.
 
 Source    this project
-Expected  usage 99.6 %, perplexity 158 of 256, cosine 0.50 (measured 2026-11-21 on one CPU thread)
-Hardware  2 CPU cores, 200 steps of 16 pictures: a minute
+Expected  usage 99.6 %, perplexity 158 of 256, cosine 0.50 (measured 2026-11-21)
+Hardware  200 steps of 16 pictures; 54 s of CPU time on one thread of an AMD EPYC
 Command   python tools/make_scenes.py && python tools/train.py configs/tokenizer/vqkd_tiny_scenes.py
 Start     none, random weights. The teacher (HOG, mmpretrain's) needs none; a backbone with a checkpoint takes its place
           as in docs/pretraining.md

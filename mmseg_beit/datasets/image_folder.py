@@ -204,6 +204,7 @@ def _class_folders(folder: str, field: str) -> list[str]:
         visible = [entry for entry in entries if not entry.name.startswith('.')]
     classes = sorted(entry.name for entry in visible if entry.is_dir())
     if not classes:
+        folder = folder.rstrip('/')
         holds = 'is empty' if not visible else f'holds {len(visible)} files but no class sub-folder'
         raise MissingFileError(
             f'folder {folder} {holds}: labelled pictures lie in one sub-folder per class, {folder}/CLASS/*.jpg'

@@ -84,7 +84,7 @@ def test_linear_probes_are_the_papers(path):
 def test_numbers_are_the_recipe(name):
     cfg = Config.fromfile(CONFIG_DIR / f'{name}.py')
     start, lr, weight_decay, epochs, warmup, layer_decay, drop_path, mixup, step, pixels = RECIPES[name]
-    optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
+    optimizer = dict(type='AdamW', lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay, fused=True)
     assert cfg.optim_wrapper.optimizer.to_dict() == optimizer
     assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == layer_decay
     assert cfg.train_cfg.max_epochs == epochs

@@ -5,6 +5,7 @@ of no checkpoint: its weights are named in the config and read when it is first 
 """
 
 import difflib
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -124,10 +125,14 @@ class TimmTeacher(Teacher):
             return
         if self.checkpoint:
             read_state_dict(self.checkpoint)  # Refuses what is missing or wants to run code, before timm opens it.
+        else:
+            print_log(f"Teacher {self.name}: asking timm's hub for its weights", logger='current')
+        # The hub's client tells of each of its retries; what it ends with is told below.
+        logging.getLogger('huggingface_hub').setLevel(logging.ERROR)
         try:
             loaded = _timm().create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # Whatever the hub's client, or a file of another network, fails with.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150].rstrip('.')
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition('. ')[0].rstrip('.')
             where = self.checkpoint or "timm's hub"
             raise InputError(
                 f'the weights of teacher {self.name} cannot be read from {where} ({reason}): download them once and '
