@@ -11,6 +11,7 @@ from mmseg_beit.models.layers import attention as attention_module
 from mmseg_beit.models.layers import choice
 from mmseg_beit.models.layers.attention import trial
 from mmseg_beit.models.layers.choice import choices, choose, forget_choices
+from mmseg_beit.models.layers.taps import taps_are_faster
 
 CPU = torch.device('cpu')
 
@@ -126,6 +127,19 @@ def test_attention_is_measured_on_what_it_runs(training, monkeypatch):
     assert failures == {}
     assert seconds.keys() == candidates.keys()
     assert torch.equal(torch.get_rng_state(), state)  # A seeded run draws what it would have drawn.
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_taps_are_measured_on_what_a_head_runs(training):
+    m, weight = torch.randn(1, 64, 6, 6), torch.randn(64, 64, 3, 3, requires_grad=training)
+    # A hundredth of the products.
+    assert taps_are_faster(m, weight, (60, 60), False, by_rule=False) == training
+    for _ in range(20):
+        faster = taps_are_faster(m, weight, (60, 60), False, by_rule=False)
+    assert faster
+    ((key, name),) = choices().items()
+    assert name == 'taps'
+    assert key[:4] == ('convolution', (1, 64, 6, 6), (64, 64, 3, 3), (60, 60))
 
 
 def test_auto_asks_for_a_measurement_on_a_gpu_only(monkeypatch):

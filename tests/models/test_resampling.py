@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_beit.models.layers import resampling
-from mmseg_beit.models.layers.resampling import conv_of_maps, resize, tap_matrix, use_taps, use_winograd
+from mmseg_beit.models.layers.resampling import conv_of_maps, resize, use_taps, use_winograd
+from mmseg_beit.models.layers.taps import tap_matrix
 from mmseg_beit.models.layers.winograd import winograd_conv
 
 # Output size, then the maps' sizes: the same, smaller by whole and odd ratios, larger, single pixels.
@@ -52,7 +53,7 @@ def test_taps_equal_the_convolution(monkeypatch, size, sources, align_corners, k
     monkeypatch.setattr(resampling, 'use_taps', lambda *args: True)
     monkeypatch.setattr(resampling, '_SCRATCH_BYTES', 1)  # Sixteen channels at a time at most.
     if plain_far:
-        monkeypatch.setattr(resampling, '_far_conv', resampling._plain_far_conv)
+        monkeypatch.setattr(resampling, '_far_conv', resampling.plain_far_conv)
     inputs = _inputs(sources, kernel, torch.float32)
     if channels_last:
         inputs = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]

@@ -11,7 +11,6 @@ Shape suffixes: h, w a map's pixels, H, W the output's, C channels in, O channel
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -19,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .hardware import multiplies_bfloat16_by_vectors
-from .interpolation import interpolation_matrix
 from .kept import kept
-from .tracing import is_exporting
+from .taps import by_rows, plain_far_conv, resize, tap_matrices, taps_are_faster
 from .winograd import winograd_conv
 from .winograd_half import transform_weight, winograd_conv_half
 
@@ -67,6 +65,14 @@ def use_taps(m: Tensor, weight: Tensor, size: tuple[int, int]) -> bool:
     return taps < at_full * height * width * channels
 
 
+def _is_far(m: Tensor, weight: Tensor, size: tuple[int, int], align_corners: bool) -> bool:
+    """What decides for one map: on a GPU a measurement where one can be taken, else the rule."""
+    by_rule = use_taps(m, weight, size)
+    if m.device.type != 'cuda' or tuple(m.shape[2:]) == tuple(size) or torch.compiler.is_compiling():
+        return by_rule
+    return taps_are_faster(m, weight, size, align_corners, by_rule)
+
+
 def conv_of_maps(
     maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, size: tuple[int, int], align_corners: bool
 ) -> Tensor:
@@ -100,7 +106,7 @@ def conv_of_maps(
         bias = None if bias is None else bias.to(dtype)
     ends = list(accumulate(m.shape[1] for m in maps))
     shares = [slice(end - m.shape[1], end) for m, end in zip(maps, ends, strict=True)]
-    far = [use_taps(m, weight[:, share], size) for m, share in zip(maps, shares, strict=True)]
+    far = [_is_far(m, weight[:, share], size, align_corners) for m, share in zip(maps, shares, strict=True)]
     predicting = not (torch.is_grad_enabled() and any(t.requires_grad for t in (*maps, weight)))
     out = None
     if any(far):
@@ -148,66 +154,17 @@ def _conv_of_far(
     """The share of the maps (B, C_m, h_m, w_m) whose products are taken before their resizing: (B, O, H, W)."""
     weights = [weight[:, share] for share in shares]
     if maps[0].device.type != 'cpu':
-        return _plain_far_conv(maps, [w.to(maps[0].dtype) for w in weights], *size, align_corners)
+        return plain_far_conv(maps, [w.to(maps[0].dtype) for w in weights], *size, align_corners)
     if not predicting or weight.requires_grad:
         return _far_conv(maps, [w.to(maps[0].dtype) for w in weights], *size, align_corners)
     chunks = _channel_chunks(maps, weights, size[0])
     places = tuple((share.start, share.stop) for share in shares)
 
     def matrices() -> list[Tensor]:
-        return [_by_rows(w[chunk].to(maps[0].dtype)).contiguous() for chunk in chunks for w in weights]
+        return [by_rows(w[chunk].to(maps[0].dtype)).contiguous() for chunk in chunks for w in weights]
 
     prepared = kept(weight, ('far', places, len(chunks), maps[0].dtype), matrices)
     return _far_conv_of_matrices(maps, prepared, weight.shape[2], *size, align_corners)
-
-
-def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Bilinear resizing of (B, C, h, w) to (B, C, H, W); the same tensor where the size is right."""
-    if not is_exporting() and tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
-
-
-@lru_cache(maxsize=256)
-def tap_matrix(src: int, dst: int, align_corners: bool, kernel: int) -> Tensor:
-    """Resizing and convolving along one axis as a matrix over the taps.
-
-    Returns:
-        Float32 (dst, kernel * src) on the CPU: block t is the resizing read t - kernel // 2 pixels further on, zero
-        beyond its ends. Do not write into it.
-    """
-    margin = kernel // 2
-    padded = F.pad(interpolation_matrix(src, dst, align_corners), (0, 0, margin, margin))
-    return torch.cat([padded[t : t + dst] for t in range(kernel)], dim=1)
-
-
-def _plain_far_conv(
-    maps: Sequence[Tensor], weights: Sequence[Tensor], height: int, width: int, align_corners: bool
-) -> Tensor:
-    """The far maps' share in plain torch, (B, O, H, W). Autograd keeps none of the taps."""
-    out = None
-    for m, weight in zip(maps, weights, strict=True):
-        batch, channels, h, w = m.shape
-        num_out, _, kernel, _ = weight.shape
-        rows, cols = (matrix.to(m) for matrix in _tap_matrices(m, kernel, height, width, align_corners))
-        taps = m.permute(0, 2, 3, 1).reshape(batch, 1, h * w, channels) @ _by_rows(weight)
-        across = torch.bmm(rows.expand(batch, -1, -1), taps.view(batch, kernel * h, -1))
-        across = across.view(batch * height, w * kernel, num_out)
-        summand = torch.bmm(cols.expand(batch * height, -1, -1), across).view(batch, height, width, num_out)
-        out = summand if out is None else out + summand
-    return out.permute(0, 3, 1, 2)
-
-
-def _tap_matrices(m: Tensor, kernel: int, height: int, width: int, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Matrices (H, k h) over (tap, pixel) and (W, w k) over (pixel, tap), as the products lie in memory."""
-    rows = tap_matrix(m.shape[2], height, align_corners, kernel)
-    cols = tap_matrix(m.shape[3], width, align_corners, kernel)
-    return rows, cols.view(width, kernel, -1).transpose(1, 2).reshape(width, -1)
-
-
-def _by_rows(weight: Tensor) -> Tensor:
-    """(O, C, k, k) to one matrix (C, k O) for each row of the kernel."""
-    return weight.permute(2, 1, 3, 0).flatten(2)
 
 
 @torch.library.custom_op('mmseg_beit::far_conv', mutates_args=())
@@ -216,7 +173,7 @@ def _far_conv(maps: list[Tensor], weights: list[Tensor], height: int, width: int
     out = _empty_far_conv(maps, weights, height, width, align_corners)
     rows, cols = _joint_matrices(maps, weights[0].shape[2], height, width, align_corners)
     for chunk in _channel_chunks(maps, weights, height):
-        _far_chunk(maps, [_by_rows(weight[chunk]) for weight in weights], rows, cols, out[:, chunk])
+        _far_chunk(maps, [by_rows(weight[chunk]) for weight in weights], rows, cols, out[:, chunk])
     return out
 
 
@@ -283,7 +240,7 @@ def _far_conv_backward(
     for grad_map in grad_maps:
         grad_map.zero_()
     for chunk in _channel_chunks(maps, weights, height):
-        matrices = [_by_rows(weight[chunk]) for weight in weights]
+        matrices = [by_rows(weight[chunk]) for weight in weights]
         grad_matrices = [torch.zeros_like(matrix) for matrix in matrices]
         for image in range(len(grad)):
             across = torch.bmm(cols.t().expand(height, -1, -1), grad[image, chunk].permute(1, 2, 0))
@@ -314,7 +271,7 @@ def _joint_matrices(
     maps: list[Tensor], kernel: int, height: int, width: int, align_corners: bool
 ) -> tuple[list[Tensor], Tensor]:
     """The matrices along the height, one for each map, and those along the width side by side."""
-    pairs = [_tap_matrices(m, kernel, height, width, align_corners) for m in maps]
+    pairs = [tap_matrices(m, kernel, height, width, align_corners) for m in maps]
     return [rows.to(maps[0]) for rows, _ in pairs], torch.cat([cols for _, cols in pairs], dim=1).to(maps[0])
 
 
