@@ -24,7 +24,12 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=96),
     dict(type='mmpretrain.PackInputs'),
 ]
-train_dataloader = dict(batch_size=32, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=32,
+    drop_last=False,
+    sampler=dict(type='InfiniteSampler'),
+    dataset=dict(data_root=data_root, pipeline=train_pipeline),
+)
 val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))
@@ -53,10 +58,15 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3, fused=True), paramwise_cfg=dict(layer_decay_rate=0.8))
-train_cfg = dict(max_epochs=4, val_interval=4)
+# By steps, not epochs: as many for a large folder as for a small one.
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=240, val_interval=240)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=1, end=4, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=False, begin=40, end=240),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=40, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=240, max_keep_ckpts=1, save_best=None),
+)
+log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

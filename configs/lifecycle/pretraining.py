@@ -55,10 +55,10 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='work_dirs/lifecycle/tokenizer/last.pth'),
     ),
 )
-train_cfg = dict(max_iters=800)
-optim_wrapper = dict(optimizer=dict(lr=2e-3, fused=True))
+train_cfg = dict(max_iters=1200)
+optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=40, end=800),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=40, end=1200),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=400))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=300))

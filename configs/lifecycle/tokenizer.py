@@ -63,7 +63,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CodebookUsage')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_iters=200, val_interval=200)
+train_cfg = dict(max_iters=150, val_interval=150)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -72,6 +72,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=20, end=200),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=20, end=150),
 ]
-default_hooks = dict(checkpoint=dict(interval=200))
+default_hooks = dict(checkpoint=dict(interval=150))

@@ -1,4 +1,4 @@
-"""The parts of tools/lifecycle_demo.sh: classes of pictures, configs for a data set, curves and table, and the script."""
+"""The parts of tools/lifecycle_demo.sh: classes of pictures, configs for a data set, curves, table; and the script."""
 
 import importlib.util
 import json
@@ -150,7 +150,7 @@ def test_the_codebook_is_the_one_that_is_predicted(written):
 
 
 def test_too_many_labelled_pictures_are_refused(parts, data, tmp_path):
-    with pytest.raises(InputError, match='--labelled 5: .* has 2 training pictures, give 1 to 2'):
+    with pytest.raises(InputError, match=r'--labelled 5: .* has 2 training pictures, give 1 to 2'):
         parts.write_configs(data({'a': (1, 2), 'b': (1, 2)}), tmp_path, 5)
 
 
@@ -186,3 +186,163 @@ def test_report_writes_plot_and_figures(parts, tmp_path, capsys):
     assert json.loads((tmp_path / 'report.json').read_text())['mim'] == {'0': {'10': 3.0, '20': 4.0}}
     with Image.open(tmp_path / 'curves.png') as picture:
         assert len(np.unique(np.asarray(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 10
+
+
+# The script ---------------------------------------------------------------------------------------------------------
+
+RECORDING = """#!{bash}
+case "$*" in
+  *%d.%d.%d*) echo 3.12.0; exit ;;
+  '-m zipfile -t '*) [ ! -s "$4" ]; exit ;;
+  '-c '*) exit ;;
+esac
+printf '%s\\n' "$*" >>calls
+[ "$1" != "${{FAILING:-}}" ] || exit 3
+run=work_dirs/lifecycle
+case "$*" in
+  'tools/_lifecycle.py labels '*) printf '%s\\n' --from-names '^([0-9]+)_' ;;
+  tools/make_image_folder.py*) mkdir -p $run/folders.part ;;
+  tools/train.py*) mkdir -p "$4"; touch "$4/iter_8.pth"; echo /elsewhere/iter_8.pth >"$4/last_checkpoint" ;;
+esac
+"""
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Runs the script in a clone whose python writes down what it is called with, and makes empty checkpoints."""
+    clone = tmp_path / 'a clone'
+    shutil.copytree(PROJECT / 'tools', clone / 'tools', ignore=shutil.ignore_patterns('*.py', '__pycache__'))
+    (clone / 'configs').mkdir()
+    python = clone / 'env' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(RECORDING.format(bash=BASH))
+    python.chmod(0o755)
+
+    def run(*arguments, **variables):
+        (clone / 'calls').unlink(missing_ok=True)
+        environment = {'PATH': os.environ['PATH'], 'HOME': str(clone), 'VIRTUAL_ENV': str(clone / 'env'), **variables}
+        command = [BASH, str(clone / 'tools' / 'lifecycle_demo.sh'), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+        calls = clone / 'calls'
+        return done, calls.read_text().splitlines() if calls.exists() else []
+
+    run.clone = clone
+    return run
+
+
+needs_bash = pytest.mark.skipif(BASH is None, reason='needs bash')
+RUN = 'work_dirs/lifecycle'
+
+
+def trained(calls):
+    """Where the calls of tools/train.py write, and the checkpoint that each begins with."""
+    words = [call.split() for call in calls if call.startswith('tools/train.py')]
+    starts = [[word.partition('=')[2] for word in call if '.checkpoint=' in word] for call in words]
+    return {Path(call[3]).name: start[0] if start else None for call, start in zip(words, starts, strict=True)}
+
+
+@needs_bash
+def test_every_stage_begins_with_the_file_of_the_one_before(demo):
+    done, calls = demo('--seeds', '2')
+    assert done.returncode == 0, done.stderr
+    tokenizer, pretraining, classes = (
+        f'{RUN}/{stage}/iter_8.pth' for stage in ('tokenizer', 'pretraining', 'classification')
+    )
+    assert trained(calls) == {
+        'tokenizer': None,
+        'pretraining': tokenizer,
+        'classification': pretraining,
+        'scratch_0': None,
+        'mim_0': pretraining,
+        'classes_0': classes,
+        'scratch_1': None,
+        'mim_1': pretraining,
+        'classes_1': classes,
+    }
+    assert calls[-1] == f'tools/_lifecycle.py report {RUN}'
+
+
+@needs_bash
+def test_all_starts_get_the_same_settings_and_seeds_but_for_layer_decay(demo):
+    _, calls = demo('--seeds', '2')
+    settings = {}
+    for call in calls:
+        if call.startswith(f'tools/train.py {RUN}/configs/segmentation.py'):
+            name = Path(call.split()[3]).name
+            settings[name] = [word for word in call.split()[4:] if 'init_cfg' not in word]
+    assert settings['scratch_1'].pop() == 'optim_wrapper.paramwise_cfg.layer_decay_rate=1'
+    assert settings['mim_1'].pop() == settings['classes_1'].pop() == 'optim_wrapper.paramwise_cfg.layer_decay_rate=0.65'
+    assert settings['scratch_1'] == settings['mim_1'] == settings['classes_1']
+    assert 'randomness.seed=1' in settings['scratch_1']
+
+
+@needs_bash
+def test_a_second_time_all_is_kept(demo):
+    demo('--seeds', '1')
+    done, calls = demo('--seeds', '1')
+    assert done.returncode == 0, done.stderr
+    assert trained(calls) == {}
+    assert 'scratch_0: Keeping the weights of the finished run' in done.stdout
+
+
+@needs_bash
+def test_it_goes_on_with_an_interrupted_stage(demo):
+    demo('--seeds', '1')
+    (demo.clone / RUN / 'classification' / 'trained').unlink()
+    _, calls = demo('--seeds', '1')
+    assert list(trained(calls)) == ['classification']
+    assert '--resume' in next(call for call in calls if call.startswith('tools/train.py'))
+
+
+@needs_bash
+def test_a_failing_stage_is_named_with_the_command_to_go_on(demo):
+    done, _ = demo('--seeds', '1', FAILING='tools/train.py')
+    assert done.returncode == 3
+    assert 'stopped at the step "3/8 tokenizer' in done.stderr
+    assert 'type bash tools/lifecycle_demo.sh --seeds 1 again' in done.stderr
+
+
+@needs_bash
+def test_a_damaged_checkpoint_is_named_and_kept(demo):
+    demo('--seeds', '1')
+    damaged = demo.clone / RUN / 'pretraining' / 'iter_8.pth'
+    damaged.write_text('x')
+    done, calls = demo('--seeds', '1')
+    assert f'error: {RUN}/pretraining/iter_8.pth is damaged: remove it' in done.stderr
+    assert damaged.exists()
+    assert trained(calls) == {}
+
+
+@needs_bash
+def test_retraining_moves_the_runs_aside(demo):
+    demo('--seeds', '1')
+    _, calls = demo('--seeds', '1', '--retrain')
+    assert len(trained(calls)) == 6
+    assert len(list((demo.clone / 'work_dirs').glob('lifecycle.*'))) == 1
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (('--fast',), 'has no option --fast: see'),
+        (('--seeds',), '--seeds takes a value'),
+        (('--seeds', '0'), '--seeds takes a number from 1, not 0.'),
+        (('--data', 'nowhere'), 'nowhere/images/training does not exist: --data takes a folder'),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(demo, arguments, sentence):
+    done, calls = demo(*arguments)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not calls
+
+
+@needs_bash
+def test_pictures_of_another_folder_do_not_mix_with_a_run(demo):
+    demo('--seeds', '1')
+    (demo.clone / RUN / 'data.txt').write_text('/other\n')
+    done, calls = demo('--seeds', '1')
+    assert done.stderr.startswith('error: work_dirs/lifecycle was made with the pictures of /other')
+    assert not calls
