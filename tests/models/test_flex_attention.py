@@ -7,6 +7,7 @@ so the test lifts the refusal. The fused kernels run in ``tests/test_gpu.py``.
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_beit.models.layers import Attention, RelativePosition, num_relative_positions, relative_position_bias
 from mmseg_beit.registry import MODELS
@@ -66,3 +67,25 @@ def test_rows_of_the_bias_begin_where_the_kernel_on_a_gpu_wants_them():
         bias = relative_position_bias(table, (3, 4)).unsqueeze(0)
     assert bias.shape == (1, 2, 13, 13)
     assert bias.stride() == (2 * 13 * 16, 13 * 16, 16, 1)
+
+
+@pytest.mark.slow
+def test_compiled_forward_equals_the_unfused_one():
+    """The score function goes through torch's code generator, here the one for CPUs."""
+    from mmseg_beit.models.layers import flex
+
+    query, key, value = torch.randn(3, 1, 2, 13, 16)
+    table = torch.randn(num_relative_positions((3, 4)), 2)
+    with torch.no_grad():
+        expected = flex.flex_attend(query, key, value, table, 3, 4)
+        rolled = table.roll(3, dims=0).t().contiguous()
+        actual = torch.compile(flex._attend)(query, key, value, rolled, *flex._places(3, 4, query.device))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_a_counter_of_arithmetic_sees_the_plain_form():
+    attention = Attention(16, 2, (3, 4), impl='flex')
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        attention(torch.randn(1, 13, 16), (3, 4))
+    linear = 2 * 13 * 16 * (48 + 16)
+    assert counter.get_total_flops() == linear + 2 * 2 * 2 * 13 * 13 * 8

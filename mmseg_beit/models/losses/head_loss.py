@@ -40,7 +40,8 @@ class UpsampledLossMixin:
         valid = labels != self.ignore_index
         num_valid = valid.sum()
         if class_weight is not None:
-            divisor = class_weight[labels[valid]].sum()
+            # Ignored pixels take the weight of class 0 times 0: picking the others out would wait for a GPU.
+            divisor = (class_weight[labels.where(valid, 0)] * valid).sum()
         else:
             # NOTE(reference): mmseg averages over ignored pixels too unless told otherwise.
             divisor = num_valid if loss.avg_non_ignore else labels.numel()
