@@ -1,6 +1,17 @@
+"""Tokenizer of the life-cycle demo: VQ-KD with 128 words for patches of 8 pixels, taught by colours and edges.
+
+Source    this project
+Expected  @TOK@
+Hardware  2 CPU cores, 150 steps of 32 pictures: about a minute
+Command   bash tools/lifecycle_demo.sh, or (data/lifecycle_scenes is the demo's; LIFECYCLE_DATA names another folder)
+          python tools/train.py configs/lifecycle/tokenizer.py
+Start     none, random weights; the teacher (`PatchDescriptor`) has none
+Input     0..255; the tokenizer takes it to [-1, 1], the teacher to ImageNet's mean and deviation
+"""
+
 _base_ = ['../pretraining/_base_/tiny_runtime.py']
 
-data_root = '{{$LIFECYCLE_DATA:data/scenes}}'
+data_root = '{{$LIFECYCLE_DATA:data/lifecycle_scenes}}'
 layers = dict(
     embed_dims=96,
     num_heads=3,

@@ -13,4 +13,3 @@ model = dict(
         init_values=0.1,
     ),
 )
-data_root = '{{$LIFECYCLE_DATA:data/scenes}}'
