@@ -4,7 +4,7 @@ import torch
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode sees every operator (fake tensors, counters of arithmetic): torch compiles nothing then."""
+    """Whether a dispatch mode sees every operator (fake tensors, counters of arithmetic): none is compiled then."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
