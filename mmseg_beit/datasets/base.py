@@ -13,14 +13,21 @@ from mmseg.datasets import BaseSegDataset as _BaseSegDataset
 
 from ..registry import DATASETS
 from .checks.listing import check_folders, check_names
+from .transforms import resize_on_demand
 
 
 class CheckedListing:
     """Mixin, before a ``BaseSegDataset``: checks folders and names while listing, and gives each item its class count.
 
+    A resize before a crop is done for the crop alone, see :mod:`.transforms.resizing`.
+
     Raises:
         MissingFileError: A folder or the list of names is missing, there is no image, or one of a pair is missing.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        resize_on_demand(self.pipeline.transforms)
 
     def load_data_list(self) -> list[dict]:
         """Lists the pairs as mmseg does.

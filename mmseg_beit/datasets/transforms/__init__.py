@@ -1,9 +1,10 @@
 """Transforms of the data pipelines. Importing this package registers them all."""
 
-from .augmentation import PackSegInputs, PhotoMetricDistortion, RandomCrop
+from .augmentation import PackSegInputs, PhotoMetricDistortion, RandomCrop, RandomFlip
 from .loading import LoadAnnotations, LoadImageFromFile
 from .masking import BlockwiseMask
 from .pretraining import PackViews, RandomResizedCropTwoViews, ResizeAndCenterCrop
+from .resizing import Resize, resize_on_demand
 
 __all__ = [
     'BlockwiseMask',
@@ -13,6 +14,9 @@ __all__ = [
     'PackViews',
     'PhotoMetricDistortion',
     'RandomCrop',
+    'RandomFlip',
     'RandomResizedCropTwoViews',
+    'Resize',
     'ResizeAndCenterCrop',
+    'resize_on_demand',
 ]
