@@ -142,14 +142,14 @@ classify() {
 
 # One segmentation run, START_SEED; its whole output goes to RUN/START_SEED.log.
 fine_tune() {
-  local name=$1 start='' decay=0.65 lr=3e-3 # layer decay as the paper: what is learnt already changes less
+  local name=$1 start='' decay=0.65 # as the paper: what is learnt already changes less
   case $name in
-    scratch_*) decay=1 lr=6e-3 ;; # its best of 3e-4, 1e-3, 3e-3, 6e-3
+    scratch_*) decay=1 ;;
     mim_*) start=pretraining ;;
     classes_*) start=classification ;;
   esac
   SEED=${name##*_} stage "$name" segmentation "$start" model.backbone.init_cfg \
-    optim_wrapper.optimizer.lr=$lr optim_wrapper.paramwise_cfg.layer_decay_rate=$decay 2>&1 | tee -a "$RUN/$name.log" |
+    optim_wrapper.paramwise_cfg.layer_decay_rate=$decay 2>&1 | tee -a "$RUN/$name.log" |
     awk -v name="$name" '/iter |val at|Keeping|Going on|Note:|rror/ { print name ": " $0; fflush() }'
 }
 

@@ -263,17 +263,16 @@ def test_every_stage_begins_with_the_file_of_the_one_before(demo):
 
 
 @needs_bash
-def test_all_starts_get_the_same_settings_but_for_learning_rates(demo):
+def test_all_starts_get_the_same_settings_but_for_layer_decay(demo):
     _, calls = demo('--seeds', '2')
     settings = {}
     for call in calls:
         if call.startswith(f'tools/train.py {RUN}/configs/segmentation.py'):
             name = Path(call.split()[3]).name
             settings[name] = [word for word in call.split()[4:] if 'init_cfg' not in word]
-    rates = {name: [word.rpartition('=')[2] for word in words[-2:]] for name, words in settings.items()}
-    assert rates['scratch_1'] == ['6e-3', '1']
-    assert rates['mim_1'] == rates['classes_1'] == ['3e-3', '0.65']
-    settings = {name: words[:-2] for name, words in settings.items()}
+    decay = {name: words.pop().partition('layer_decay_rate=')[2] for name, words in settings.items()}
+    assert decay['scratch_1'] == '1'
+    assert decay['mim_1'] == decay['classes_1'] == '0.65'
     assert settings['scratch_1'] == settings['mim_1'] == settings['classes_1']
     assert 'randomness.seed=1' in settings['scratch_1']
 
