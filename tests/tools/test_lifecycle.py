@@ -1,10 +1,12 @@
 """The parts of tools/lifecycle_demo.sh: classes of pictures, configs for a data set, curves, table; and the script."""
 
+import ast
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,14 @@ def test_the_codebook_is_the_one_that_is_predicted(written):
     tokenizer, pretraining = written[1]['tokenizer'].model, written[1]['pretraining'].model
     assert pretraining.head.num_embed == pretraining.tokenizer.num_codes == tokenizer.num_codes
     assert pretraining.tokenizer.encoder == tokenizer.encoder
+
+
+@pytest.mark.parametrize('stage', ['tokenizer', 'pretraining', 'classification', 'segmentation'])
+def test_header_says_what_a_reader_needs(stage):
+    header = ast.get_docstring(ast.parse((PROJECT / 'configs' / 'lifecycle' / f'{stage}.py').read_text()))
+    first = {line.split(' ')[0] for line in header.splitlines()}
+    assert {'Source', 'Expected', 'Hardware', 'Command', 'Start', 'Input'} <= first
+    assert f'configs/lifecycle/{stage}.py' in header
 
 
 def test_too_many_labelled_pictures_are_refused(parts, data, tmp_path):
@@ -347,3 +357,23 @@ def test_pictures_of_another_folder_do_not_mix_with_a_run(demo):
     done, calls = demo('--seeds', '1')
     assert done.stderr.startswith('error: work_dirs/lifecycle was made with the pictures of /other')
     assert not calls
+
+
+@needs_bash
+@pytest.mark.slow
+def test_the_whole_chain_runs_on_a_folder(tmp_path):
+    scenes, run = tmp_path / 'scenes', tmp_path / 'run'
+    subprocess.run(
+        [sys.executable, 'tools/make_scenes.py', '--out', scenes, '--train', '40', '--val', '8', '--size', '160x120'],
+        cwd=PROJECT,
+        check=True,
+    )
+    (scenes / 'scenes.json').unlink()  # a folder like any other, whose masks have values without a name
+    command = [BASH, 'tools/lifecycle_demo.sh', '--quick', '--data', scenes, '--work-dir', run, '--labelled', '16']
+    done = subprocess.run(
+        command, cwd=PROJECT, env=os.environ | {'VIRTUAL_ENV': sys.prefix}, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(json.loads((run / 'report.json').read_text())) == ['classes', 'mim', 'scratch']
+    assert (run / 'curves.png').is_file()
+    assert 'the shared relative position table is copied to the 6 layers' in done.stdout
