@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
@@ -60,15 +61,22 @@ class IoUMetric(_IoUMetric):
             predicted = sample['pred_sem_seg']['data'].squeeze(0)
             if not self.format_only:
                 label = sample['gt_sem_seg']['data'].squeeze(0).to(predicted.device)
-                self.results.append(self.intersect_and_union(predicted, label, num_classes, self.ignore_index))
+                self.results.append(_count(predicted, label, num_classes, self.ignore_index))
             if self.output_dir is not None:
                 self._write_mask(predicted, sample)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Collects the counts of all processes and computes the figures; see mmengine's ``BaseMetric``."""
+        if self.results and not self.format_only:
+            # Counts that lie on a GPU come over in one piece.
+            self.results = list(torch.stack(self.results).cpu())
+        return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Sums the counts of all images, prints the table and writes the JSON file.
 
         Args:
-            results: The tuples of :meth:`intersect_and_union`.
+            results: For each image what :meth:`intersect_and_union` returns, as a tuple or as one tensor (4, K).
 
         Returns:
             Percentages: ``aAcc``, ``mIoU``, ``mAcc`` (or those of the other ``iou_metrics``).
@@ -94,7 +102,7 @@ class IoUMetric(_IoUMetric):
     def intersect_and_union(
         pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Counts pixels by class, on the device where the prediction lies.
+        """Counts pixels by class on the device where the prediction lies.
 
         Args:
             pred_label: integer (H, W), 0..K-1.
@@ -105,28 +113,7 @@ class IoUMetric(_IoUMetric):
         Returns:
             int64 (K,) on the CPU: intersection, union, predicted and labelled pixels.
         """
-        predicted, label = pred_label.flatten().long(), label.flatten().long()
-        # One row and column more for values outside the classes, and a row for the ignored label where it has one.
-        side = max(num_classes, ignore_index) + 1
-        low, high = (torch.stack(pair) for pair in zip(predicted.aminmax(), label.aminmax(), strict=True))
-        careful = ignore_index < 0 or low.min() < 0 or high.max() >= side
-        if careful:
-            counted = label != ignore_index
-            predicted, label = predicted[counted], label[counted]
-            predicted = predicted.where((predicted >= 0) & (predicted < num_classes), num_classes)
-            label = label.where((label >= 0) & (label < num_classes), num_classes)
-            side = num_classes + 1
-        index = torch.add(predicted, label, alpha=side)
-        if index.is_cuda:
-            counts = torch.bincount(index, minlength=side * side).cpu()
-        else:  # NumPy's is twice as fast there.
-            counts = torch.from_numpy(np.bincount(index.numpy(), minlength=side * side))
-        confusion = counts.view(side, side)
-        if not careful:
-            confusion[ignore_index] = 0
-        intersect = confusion.diagonal()[:num_classes]
-        area_pred, area_label = confusion.sum(0)[:num_classes], confusion.sum(1)[:num_classes]
-        return intersect, area_pred + area_label - intersect, area_pred, area_label
+        return tuple(_count(pred_label, label, num_classes, ignore_index).cpu())
 
     def _write_mask(self, predicted: Tensor, sample: dict) -> None:
         mask = predicted.cpu().numpy().astype(np.int64)
@@ -176,3 +163,50 @@ class IoUMetric(_IoUMetric):
         os.makedirs(os.path.dirname(self.json_file) or '.', exist_ok=True)
         Path(self.json_file).write_text(json.dumps(content, indent=2) + '\n')
         print_log(f'Figures written to {self.json_file}', 'current')
+
+
+def _count(predicted: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """int64 (4, K) where the prediction lies: intersection, union, predicted and labelled pixels.
+
+    Arguments as in :meth:`IoUMetric.intersect_and_union`.
+    """
+    predicted, label = predicted.flatten(), label.flatten()
+    confusion = None
+    if predicted.device.type == 'cpu' and 0 <= ignore_index < 256 and num_classes <= 256:
+        confusion = _byte_confusion(predicted, label)
+        if confusion is not None:
+            confusion[ignore_index] = 0
+    if confusion is None:
+        confusion = _any_confusion(predicted, label, num_classes, ignore_index)
+    intersect = confusion.diagonal()[:num_classes]
+    area_pred, area_label = confusion.sum(0)[:num_classes], confusion.sum(1)[:num_classes]
+    return torch.stack([intersect, area_pred + area_label - intersect, area_pred, area_label])
+
+
+def _byte_confusion(predicted: Tensor, label: Tensor) -> Tensor | None:
+    """int64 (256, 256), labels by predictions; None unless all values are 0..255, or for too many pixels.
+
+    On a CPU OpenCV's histogram of two bytes takes half the time of a bincount of one index made of them.
+    """
+    # It counts in float32.
+    if not 0 < predicted.numel() <= 1 << 24:
+        return None
+    low, high = (torch.stack(pair) for pair in zip(predicted.aminmax(), label.aminmax(), strict=True))
+    if low.min() < 0 or high.max() > 255:
+        return None
+    planes = [values.to(torch.uint8).numpy() for values in (label, predicted)]
+    return torch.from_numpy(cv2.calcHist(planes, [0, 1], None, [256, 256], [0, 256, 0, 256])).long()
+
+
+def _any_confusion(predicted: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """int64 (K + 1, K + 1): any other value is in the last row and column, ignored pixels are nowhere.
+
+    Nothing is asked of the device (a bincount asks for the largest value), so a GPU is not waited for.
+    """
+    side = num_classes + 1
+    counted = (label != ignore_index).long()
+    predicted, label = (
+        values.long().where((values >= 0) & (values < num_classes), num_classes) for values in (predicted, label)
+    )
+    confusion = counted.new_zeros(side * side).scatter_add_(0, label * side + predicted, counted)
+    return confusion.view(side, side)

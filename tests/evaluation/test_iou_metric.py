@@ -125,6 +125,43 @@ def test_masks_alone_need_no_labels(tmp_path):
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int16, torch.int64])
+def test_counts_equal_mmseg_for_150_classes(dtype):
+    predicted, label = torch.randint(0, 150, (2, 61, 83), generator=torch.Generator().manual_seed(0)).to(dtype)
+    label[:20] = predicted[:20]
+    label[40:45] = 255
+    for own, other in zip(
+        IoUMetric.intersect_and_union(predicted, label, 150, 255),
+        MMSegIoUMetric.intersect_and_union(predicted, label, 150, 255),
+        strict=True,
+    ):
+        assert own.dtype == torch.int64 and own.tolist() == other.tolist()
+
+
+def test_more_classes_than_a_byte_holds():
+    predicted, label = torch.tensor([[0, 299, 300]]), torch.tensor([[0, 299, 299]])
+    intersect, union, area_pred, area_label = IoUMetric.intersect_and_union(predicted, label, 300, 255)
+    assert (intersect[299], union[299], area_pred[299], area_label[299]) == (1, 2, 1, 2)
+
+
+def test_another_device_is_never_asked_for_a_value():
+    """Tensors without values, which raise where a value is read, as a GPU would be waited for."""
+    metric = IoUMetric()
+    metric.dataset_meta = META
+    values = torch.zeros(1, 5, 6, dtype=torch.long, device='meta')
+    metric.process({}, [dict(pred_sem_seg=dict(data=values), gt_sem_seg=dict(data=values), img_path='a.jpg')])
+    assert metric.results[0].shape == (4, 4) and metric.results[0].device.type == 'meta'
+
+
+@pytest.mark.gpu
+def test_counts_on_a_gpu_equal_those_on_the_cpu():
+    predicted, label = torch.randint(-1, 6, (2, 61, 83), generator=torch.Generator().manual_seed(0))
+    on_cpu = IoUMetric.intersect_and_union(predicted, label, 5, 3)
+    on_gpu = IoUMetric.intersect_and_union(predicted.cuda(), label.cuda(), 5, 3)
+    assert all(torch.equal(a, b) for a, b in zip(on_cpu, on_gpu, strict=True))
+
+
+@pytest.mark.parity
 @pytest.mark.parametrize('ignore_index', [255, 0, 2, 7, -100])
 def test_counts_equal_a_count_pixel_by_pixel(ignore_index):
     """Five classes; labels and predictions also outside of them."""
