@@ -48,6 +48,35 @@ def test_crop(ratio, crop):
         assert next_actual == next_expected  # The generator was used as often.
 
 
+def test_crop_of_a_single_label_or_none():
+    for mask in (
+        np.full((70, 90), 3),
+        np.full((70, 90), 255),
+        np.where(np.arange(90) < 88, 255, 1) + np.zeros((70, 1)),
+    ):
+        results = make_results() | dict(gt_seg_map=mask.astype(np.uint8))
+        for ignore_index in (255, 3, -100):
+            kwargs = dict(crop_size=(32, 48), cat_max_ratio=0.75, ignore_index=ignore_index)
+            expected, actual = (run(module.RandomCrop(**kwargs), results, 0) for module in (theirs, ours))
+            assert_equal(actual[0], expected[0])
+            assert actual[1] == expected[1]
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32, np.int64])
+@pytest.mark.parametrize('swap', [None, [(0, 1)]])
+def test_flip(direction, dtype, swap):
+    results = make_results()
+    results['img'] = results['img'][3:, 5:].astype(dtype)
+    results['gt_seg_map'] = results['gt_seg_map'][3:, 5:]
+    for prob in (0.0, 1.0):
+        kwargs = dict(prob=prob, direction=direction, swap_seg_labels=swap)
+        expected, actual = (run(module.RandomFlip(**kwargs), results, 0) for module in (theirs, ours))
+        assert_equal(actual[0], expected[0])
+        assert actual[1] == expected[1]
+        assert actual[0]['img'].flags.c_contiguous or not prob
+
+
 def test_photometric_distortion():
     for seed in range(40):
         results = make_results(seed=seed)

@@ -73,6 +73,24 @@ def test_mask_equals_mmsegs(pairs, reduce_zero_label, label_map):
     assert np.array_equal(ours['gt_seg_map'], theirs['gt_seg_map'])
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize('mode', ['L', 'P', '1', 'LA'])
+def test_kinds_of_png(pairs, mode):
+    """Grey ones pass through OpenCV; palettes, bits and files with more to them do not."""
+    values = np.random.default_rng(1).integers(0, 2, (24, 32), dtype=np.uint8)
+    picture = Image.fromarray(values * 255 if mode == '1' else values).convert(mode)
+    if mode == 'P':
+        picture = Image.fromarray(values, 'P')
+        picture.putpalette([200, 30, 40, 7, 8, 9])
+    picture.save(pairs.mask('a'))
+    if mode == 'LA':
+        with pytest.raises(InputError, match='colour picture'):
+            LoadAnnotations()(item(pairs, num_classes=None))
+        return
+    ours = LoadAnnotations()(item(pairs, num_classes=None))['gt_seg_map']
+    np.testing.assert_array_equal(ours, np.where(values, 0, 255))
+
+
 def test_mask_values(pairs):
     results = load_both(item(pairs))
     assert results['gt_seg_map'][0].tolist() == [255] * 8 + [0] * 8 + [1] * 8 + [2] * 8
