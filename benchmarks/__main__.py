@@ -10,9 +10,10 @@ from rich.console import Console
 
 from mmseg_beit.errors import InputError, run_tool
 
+from .gpu import chosen
 from .measure import matmul_gflops
 from .report import Row, print_rows, save
-from .rows import ROWS, Bench
+from .rows import ON_A_GPU_ONLY, ROWS, Bench
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,11 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     bench = Bench(args.size, args.device, args.tiny, args.rounds)
     rate = matmul_gflops(args.device, torch.float32)
     rows: list[Row] = []
-    names = args.rows or list(ROWS)
+    names = args.rows or [name for name in ROWS if args.device == 'cuda' or name not in ON_A_GPU_ONLY]
     for i, name in enumerate(names, start=1):
         console.print(f'[{i}/{len(names)}] {name}: {(ROWS[name].__doc__ or "").strip()}', markup=False, highlight=False)
         rows += ROWS[name](bench)
     print_rows(rows, rate, console)
+    for line in chosen():
+        console.print(f'chosen by measurement: {line}', markup=False, highlight=False)
     if not args.no_save:
         command = shlex.join(['python', '-m', 'benchmarks', *(argv if argv is not None else sys.argv[1:])])
         path = save(rows, rate, args.device, command, args.out)

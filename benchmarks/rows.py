@@ -19,7 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from . import models
+from . import gpu, models
 from .measure import interleave
 from .pretraining import pretraining
 from .report import Row
@@ -341,4 +341,9 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'pretraining': pretraining,
     'scaling': scaling,
     'runtimes': runtimes,
+    'amp': gpu.amp,
+    'attention': gpu.attention,
+    'loss': gpu.loss,
 }
+ON_A_GPU_ONLY = {'amp', 'attention', 'loss'}
+"""Rows that a run on a CPU leaves out unless they are named."""

@@ -16,7 +16,23 @@ pytest.importorskip('transformers')
 @pytest.mark.slow
 def test_tiny_form_runs_and_writes_its_tables(tmp_path, capsys):
     assert (
-        main(['backbone', 'head', 'inference', 'training', 'metric', '--tiny', '--rounds', '1', '--out', str(tmp_path)])
+        main(
+            [
+                'backbone',
+                'head',
+                'inference',
+                'training',
+                'metric',
+                'amp',
+                'attention',
+                'loss',
+                '--tiny',
+                '--rounds',
+                '1',
+                '--out',
+                str(tmp_path),
+            ]
+        )
         == 0
     )
     (report,) = tmp_path.glob('*.json')
