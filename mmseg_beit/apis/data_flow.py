@@ -20,6 +20,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..datasets.checks.files import check_same_size, image_size, mask_size
+from ..datasets.transforms.resizing import ResizedOnDemand
 from ..errors import MissingFileError
 from ..models.layers.logit_map import LogitMap
 from ..registry import DATASETS
@@ -269,6 +270,8 @@ def describe(value: Any, key: str = '') -> list[Value]:
         return [Value(key, _shape(array.shape), dtype, _range(array))]
     if isinstance(value, LogitMap):
         return [Value(key, _shape(value.shape), 'float32 factors', f'{len(value.pieces)} window(s), made by tiles')]
+    if isinstance(value, ResizedOnDemand):
+        return [Value(key, _shape(value.shape), str(value.dtype), 'made where it is cropped')]
     if isinstance(value, SegResult):
         return [row for name in ('image', 'mask', 'palette') for row in describe(getattr(value, name), f'{key}.{name}')]
     if isinstance(value, BaseDataElement):
