@@ -19,7 +19,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from . import gpu, models
+from mmseg_beit.scenes import render_scene
+
+from . import models
 from .measure import interleave
 from .pretraining import pretraining
 from .report import Row
@@ -233,17 +235,28 @@ def training(bench: Bench) -> list[Row]:
 
 
 def sample(bench: Bench) -> list[Row]:
-    """One training sample from its files."""
+    """One training sample from its files: a rendered scene, and noise with labels of all classes."""
+    rng = np.random.default_rng(0)
+    # Smooth noise compresses like a photograph of many details.
+    picture = cv2.resize(rng.integers(0, 256, (32, 43, 3), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_CUBIC)
+    mask = cv2.resize(rng.integers(0, 151, (16, 21), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_NEAREST)
+    scene, scene_mask = render_scene(0, 0, 2, (512, 683))
+    pairs = {'a scene': (scene[:, :, ::-1], scene_mask), 'noise': (picture, mask)}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)  # as in the worker processes of a training
+    try:
+        return [_sample_row(bench, name, *pair) for name, pair in pairs.items()]
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _sample_row(bench: Bench, name: str, picture: np.ndarray, mask: np.ndarray) -> Row:
     from mmcv.transforms import Compose
 
-    rng = np.random.default_rng(0)
+    from mmseg_beit.datasets.transforms import resize_on_demand
+
     with tempfile.TemporaryDirectory() as folder:
         paths = str(Path(folder, 'image.jpg')), str(Path(folder, 'mask.png'))
-        # Smooth noise compresses like a photograph.
-        picture = cv2.resize(
-            rng.integers(0, 256, (32, 43, 3), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_CUBIC
-        )
-        mask = cv2.resize(rng.integers(0, 151, (16, 21), dtype=np.uint8), (683, 512), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(paths[0], picture)
         cv2.imwrite(paths[1], mask)
         pipeline = Config.fromfile(models.CONFIGS / 'beit_upernet_ade20k.py').train_pipeline
@@ -251,44 +264,50 @@ def sample(bench: Bench) -> list[Row]:
         for scope in ('mmseg_beit', 'mmseg'):
             with DefaultScope.overwrite_default_scope(scope):
                 composed[scope] = Compose(pipeline)
+        resize_on_demand(composed['mmseg_beit'].transforms)  # as our data sets do
 
         def draw(scope: str, repeats: int = 20) -> dict:
             np.random.seed(0)  # noqa: NPY002 (the transforms draw from NumPy's global generator)
             for _ in range(repeats):
                 info = dict(img_path=paths[0], seg_map_path=paths[1], reduce_zero_label=True, seg_fields=[])
-                result = composed[scope](info)
+                result = composed[scope](info | dict(num_classes=150))
             return result
 
         ours, theirs = draw('mmseg_beit'), draw('mmseg')
         equal = torch.equal(ours['data_samples'].gt_sem_seg.data, theirs['data_samples'].gt_sem_seg.data)
         difference = (ours['inputs'].int() - theirs['inputs'].int()).abs().max().item()
         agreement = f'same draws: masks equal: {equal}, images apart by at most {difference} of 255'
-        return [
-            bench.run('20 training samples', agreement, ours=lambda: draw('mmseg_beit'), mmseg=lambda: draw('mmseg'))
-        ]
+        title = f'20 training samples, {name}'
+        return bench.run(title, agreement, ours=lambda: draw('mmseg_beit'), mmseg=lambda: draw('mmseg'))
 
 
 def metric(bench: Bench) -> list[Row]:
-    """Scoring one prediction of the crop's size."""
+    """Scoring a prediction of the crop's size: of random labels, and of areas as predictions have them."""
     from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
     from mmseg_beit.evaluation import IoUMetric
 
+    side = bench.side
     generator = torch.Generator().manual_seed(0)
-    labels, predicted = torch.randint(0, 150, (2, 1, bench.side, bench.side), generator=generator)
-    data_sample = SegDataSample(gt_sem_seg=PixelData(data=labels), pred_sem_seg=PixelData(data=predicted))
+    noise = torch.randint(0, 150, (2, 1, side, side), generator=generator)
+    areas = noise[:1, :, :8, :8].repeat_interleave(side // 8, 2).repeat_interleave(side // 8, 3)
+    areas = torch.cat([areas, areas.roll(3, 2)])  # right but for the outlines
     meta = dict(classes=[str(i) for i in range(150)])
-    rival = {}
-    for name, cls in (('ours', IoUMetric), ('mmseg', MMSegIoUMetric)):
+
+    def score(cls: type, data_sample: dict) -> list:
         scorer = cls(iou_metrics=['mIoU'])
         scorer.dataset_meta = meta
-        rival[name] = scorer
-
-    def score(name: str) -> None:
         for _ in range(10):
-            rival[name].process({}, [data_sample.to_dict()])
+            scorer.process({}, [data_sample])
+        return [sum(part).tolist() for part in zip(*scorer.results, strict=True)]
 
-    return [bench.run('metric, 10 predictions', ours=lambda: score('ours'), mmseg=lambda: score('mmseg'))]
+    rows = []
+    for name, (labels, predicted) in {'random labels': noise, 'areas': areas}.items():
+        data_sample = SegDataSample(gt_sem_seg=PixelData(data=labels), pred_sem_seg=PixelData(data=predicted)).to_dict()
+        agreement = f'counts equal: {score(IoUMetric, data_sample) == score(MMSegIoUMetric, data_sample)}'
+        ours, mmseg = (partial(score, cls, data_sample) for cls in (IoUMetric, MMSegIoUMetric))
+        rows.append(bench.run(f'metric, 10 predictions, {name}', agreement, ours=ours, mmseg=mmseg))
+    return rows
 
 
 def imports(bench: Bench) -> list[Row]:
@@ -341,9 +360,4 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'pretraining': pretraining,
     'scaling': scaling,
     'runtimes': runtimes,
-    'amp': gpu.amp,
-    'attention': gpu.attention,
-    'loss': gpu.loss,
 }
-ON_A_GPU_ONLY = {'amp', 'attention', 'loss'}
-"""Rows that a run on a CPU leaves out unless they are named."""
