@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmseg_beit.scenes import render_scene
 
-from . import models
+from . import gpu, models
 from .measure import interleave
 from .pretraining import pretraining
 from .report import Row
@@ -360,4 +360,9 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'pretraining': pretraining,
     'scaling': scaling,
     'runtimes': runtimes,
+    'amp': gpu.amp,
+    'attention': gpu.attention,
+    'loss': gpu.loss,
 }
+ON_A_GPU_ONLY = {'amp', 'attention', 'loss'}
+"""Rows that a run on a CPU leaves out unless they are named."""
