@@ -26,6 +26,7 @@ _FILE_ONLY = (
     '\n---', 'Config:', 'Hooks will be executed', 'Exp name:', 'Distributed training is not', 'Checkpoints will be',
     'Advance dataloader', 'Saving checkpoint at', 'The previous best checkpoint', 'resumed epoch',
     'The prefix is not set in metric class', '"FileClient" will be', '"HardDiskBackend" is the alias',
+    'chose %s for',
 )  # fmt: skip
 
 
@@ -60,6 +61,10 @@ class BEiTRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(lambda record: not str(record.msg).startswith(_FILE_ONLY))
                 handler.setFormatter(_TerminalFormatter())
+        # Layers know torch alone and log by Python's means; their lines go where the others do.
+        layers = logging.getLogger('mmseg_beit')
+        layers.setLevel(logging.INFO)
+        layers.handlers = list(logger.handlers)
         return logger
 
     def build_log_processor(self, log_processor: Any) -> Any:
