@@ -140,15 +140,10 @@ def _wide_inference(bench: Bench, mode: str) -> Row:
 
 
 def inference(bench: Bench) -> list[Row]:
-    """Images to label maps: whole image at the crop size, in float32 and bfloat16; a wide one whole and by windows."""
+    """Images to label maps in float32: whole image at the crop size."""
     side = bench.side
-    ours, mmseg = bench.ours.fuse(), bench.mmseg.eval()
-    rows = []
-    for model in (ours, mmseg):
-        model.test_cfg.mode = 'whole'
-    img = bench.image(side, side)
-    expected = _labels_mmseg(mmseg, img)
-    rows.append(
+    ours, mmseg, img, expected = _whole_inference(bench)
+    return [
         bench.run(
             f'inference {side}x{side} float32',
             f'{_same(_labels_ours(ours, img), expected)} (mmseg), '
@@ -157,18 +152,38 @@ def inference(bench: Bench) -> list[Row]:
             mmseg=lambda: _labels_mmseg(mmseg, img),
             transformers=lambda: _labels_transformers(bench.transformers, img),
         )
-    )
-    rows.append(
+    ]
+
+
+def half(bench: Bench) -> list[Row]:
+    """Images to label maps: ours in bfloat16 against mmseg in float32."""
+    side = bench.side
+    ours, mmseg, img, expected = _whole_inference(bench)
+    return [
         bench.run(
             f'inference {side}x{side}, ours bfloat16, mmseg float32',
-            _same(_labels_ours(ours, img, autocast=True), expected) + ' (random weights: labels are near ties)',
+            _same(_labels_ours(ours, img, autocast=True), expected)
+            + ' (random weights: labels are near ties; python -m benchmarks.agreement asks a trained model)',
             ours=lambda: _labels_ours(ours, img, autocast=True),
             mmseg=lambda: _labels_mmseg(mmseg, img),
         )
-    )
-    for mode in ('whole', 'slide'):
-        rows.append(_wide_inference(bench, mode))
-    return rows
+    ]
+
+
+def wide(bench: Bench) -> list[Row]:
+    """A picture wider than the crop to its label map, whole and by windows."""
+    bench.ours.fuse()
+    bench.mmseg.eval()
+    return [_wide_inference(bench, mode) for mode in ('whole', 'slide')]
+
+
+def _whole_inference(bench: Bench) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
+    """Both models ready for whole images, an image, and the labels that mmseg gives it."""
+    ours, mmseg = bench.ours.fuse(), bench.mmseg.eval()
+    for model in (ours, mmseg):
+        model.test_cfg.mode = 'whole'
+    img = bench.image(bench.side, bench.side)
+    return ours, mmseg, img, _labels_mmseg(mmseg, img)
 
 
 def runtimes(bench: Bench) -> list[Row]:
@@ -356,6 +371,8 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     'backbone': backbone,
     'head': head,
     'inference': inference,
+    'half': half,
+    'wide': wide,
     'training': training,
     'pretraining': pretraining,
     'scaling': scaling,
