@@ -33,8 +33,9 @@ FORBIDDEN = {
     'scenes': {'torch', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'timm'},
 }
 # What no module may import at its top, so that the import of segmentation does without; and who is exempt.
-NOT_AT_TOP = {'mmpretrain', 'timm', 'transformers', 'mmcv.ops'}
-EXEMPT = ('models/pretraining/', 'models/classifiers/')
+KERNELS = {'mmseg_beit.models.layers.triton_labels', 'mmseg_beit.models.losses.triton_cross_entropy'}
+NOT_AT_TOP = {'mmpretrain', 'timm', 'transformers', 'mmcv.ops', 'triton'} | KERNELS
+EXEMPT = ('models/pretraining/', 'models/classifiers/', *(f'{name[11:].replace(".", "/")}.py' for name in KERNELS))
 
 
 def area_of(parts):

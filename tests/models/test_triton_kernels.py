@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from mmseg_beit.models.layers import triton_support
 
 triton = pytest.importorskip('triton')
 
@@ -69,3 +72,17 @@ def test_builds_for_gpus(name, dtype, capability, tmp_path, monkeypatch):
     assert built.asm['cubin'][:4] == b'\x7fELF'
     # Compilers place arrays and what does not fit registers in local memory.
     assert '.local ' not in built.asm['ptx']
+
+
+def test_where_triton_does_not_work_a_warning_says_so_once_and_graphs_take_it_as_a_constant(caplog):
+    if torch.cuda.is_available():
+        pytest.skip('says what happens without a GPU')
+    triton_support._has_worked_on.cache_clear()
+
+    def function(x):
+        return x + 1 if triton_support._works_on(0) else x - 1
+
+    compiled = torch.compile(function, backend='eager', fullgraph=True)
+    assert compiled(torch.zeros(1)) == function(torch.zeros(1)) == -1
+    (record,) = [record for record in caplog.records if record.name == 'mmseg_beit']
+    assert record.getMessage().startswith('Triton does not work on GPU 0, plain torch operators serve instead: ')

@@ -29,8 +29,13 @@ def _is_installed() -> bool:
 
 
 @torch.compiler.assume_constant_result
-@lru_cache
 def _works_on(index: int) -> bool:
+    # The mark must be on a plain function: a graph's tracer looks through a cache.
+    return _has_worked_on(index)
+
+
+@lru_cache
+def _has_worked_on(index: int) -> bool:
     """Builds and runs one small kernel: Triton also needs a C compiler, and a GPU that it has code for."""
     if not _is_installed():
         return False
