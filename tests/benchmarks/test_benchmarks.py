@@ -15,7 +15,7 @@ pytest.importorskip('transformers')
 
 @pytest.mark.slow
 def test_tiny_form_runs_and_writes_its_tables(tmp_path, capsys):
-    rows = 'backbone head inference training metric amp attention loss'.split()
+    rows = ['backbone', 'head', 'inference', 'half', 'wide', 'training', 'metric', 'amp', 'attention', 'loss']
     assert main([*rows, '--tiny', '--rounds', '1', '--out', str(tmp_path)]) == 0
     (report,) = tmp_path.glob('*.json')
     data = json.loads(report.read_text())
