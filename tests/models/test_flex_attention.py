@@ -9,19 +9,21 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmseg_beit.errors import InputError
 from mmseg_beit.models.layers import Attention, RelativePosition, num_relative_positions, relative_position_bias
 from mmseg_beit.registry import MODELS
 
 pytestmark = pytest.mark.filterwarnings('ignore:flex_attention called without torch.compile')
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def gradients_on_a_cpu(monkeypatch):
     flex = pytest.importorskip('torch.nn.attention.flex_attention')
     monkeypatch.setattr(flex, '_validate_device', lambda query, key, value: None)
 
 
 @pytest.mark.parity
+@pytest.mark.usefixtures('gradients_on_a_cpu')
 @pytest.mark.parametrize(('made_for', 'grid', 'is_shared'), [((3, 5), (3, 5), False), ((3, 3), (4, 2), True)])
 def test_output_and_gradients_equal_sdpa(made_for, grid, is_shared):
     """A layer's own table, and one of all layers resized to another grid; N is odd, not a multiple of anything."""
@@ -55,7 +57,8 @@ def test_backbone_gives_the_same_features_with_every_implementation(rel_pos):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         img = torch.randn(1, 3, 24, 40)
-        features.append(model.eval()(img)[0])
+        with torch.no_grad():
+            features.append(model.eval()(img)[0])
     for other in features[1:]:
         torch.testing.assert_close(other, features[0], rtol=1e-5, atol=1e-5)
 
@@ -89,3 +92,9 @@ def test_a_counter_of_arithmetic_sees_the_plain_form():
         attention(torch.randn(1, 13, 16), (3, 4))
     linear = 2 * 13 * 16 * (48 + 16)
     assert counter.get_total_flops() == linear + 2 * 2 * 2 * 13 * 13 * 8
+
+
+def test_training_with_it_on_a_cpu_is_refused_in_a_sentence():
+    attention = Attention(16, 2, (2, 3), impl='flex')
+    with pytest.raises(InputError, match=r"attn_impl='flex' trains on a GPU only.*set attn_impl='auto'"):
+        attention(torch.randn(1, 7, 16, requires_grad=True), (2, 3))

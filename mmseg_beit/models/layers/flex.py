@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from .position import NUM_CLS_ROWS
 
 
@@ -30,12 +31,22 @@ def flex_attend(q_BnNd: Tensor, k_BnNd: Tensor, v_BnNd: Tensor, table: Tensor, h
 
     Returns:
         Float (B, n, N, d).
+
+    Raises:
+        InputError: A gradient is wanted where torch has none, which is on a CPU.
     """
     # The class token's rows first: their places then hold for every grid, which a compiled kernel needs not know.
     table_nR = torch.cat([table[-NUM_CLS_ROWS:], table[:-NUM_CLS_ROWS]]).t().contiguous()
     places = _places(h, w, q_BnNd.device)
     compiled = q_BnNd.is_cuda and not torch.compiler.is_compiling()
-    return (_compiled() if compiled else _attend)(q_BnNd, k_BnNd, v_BnNd, table_nR, *places)
+    try:
+        return (_compiled() if compiled else _attend)(q_BnNd, k_BnNd, v_BnNd, table_nR, *places)
+    except NotImplementedError as error:
+        if q_BnNd.is_cuda:
+            raise
+        raise InputError(
+            "backbone.attn_impl='flex' trains on a GPU only, torch has no gradients for it here: set attn_impl='auto'"
+        ) from error
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, table_nR: Tensor, query_place: Tensor, key_place: Tensor) -> Tensor:
