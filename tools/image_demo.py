@@ -34,6 +34,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--save-mask', action='store_true', help='also write index masks (PNG) to DIR/masks')
     parser.add_argument('--recursive', action='store_true', help='search folders inside folders too')
     parser.add_argument('--batch-size', type=int, default=1, help='pictures that are predicted at once (default: 1)')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=('auto', 'bf16', 'fp16'),
+        help='mixed precision; without a value bf16 where the device computes in it, else fp16',
+    )
     parser.add_argument('--device', metavar='cpu|cuda[:N]', help='default: a GPU if there is one')
     parser.add_argument(
         '--cfg-options',
@@ -76,6 +83,7 @@ def main() -> int:
         args.batch_size,
         cfg_options=args.cfg_options,
         trust=args.trust_checkpoint,
+        amp=args.amp,
     )
     num_failed = _run(infer, outputs, args)
     if num_failed < len(outputs):

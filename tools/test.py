@@ -3,7 +3,7 @@
 
 A segmentor gets mIoU, mAcc, aAcc and a table by class; a classifier top-1 and top-5; a tokenizer its codebook's usage.
 
-    python tools/test.py CONFIG CHECKPOINT [--tta] [--out DIR] [--show-dir DIR] [--cfg-options K=V ...]
+    python tools/test.py CONFIG CHECKPOINT [--tta] [--amp] [--out DIR] [--show-dir DIR] [--cfg-options K=V ...]
     bash tools/dist_test.sh CONFIG CHECKPOINT 8            # several GPUs, or processes on a CPU
 
 The figures are also written to metrics.json in the work directory (work_dirs/NAME_OF_CONFIG by default).
@@ -25,6 +25,13 @@ def parse_args() -> argparse.Namespace:
         'checkpoint', metavar='CHECKPOINT', help='a file, a folder, timm://NAME, hf://ORG/NAME or https://'
     )
     parser.add_argument('--tta', action='store_true', help="average over the config's scales and flips (tta_pipeline)")
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=('auto', 'bf16', 'fp16'),
+        help='mixed precision; without a value bf16 where the device computes in it, else fp16',
+    )
     parser.add_argument('--out', metavar='DIR', help='write index masks (PNG, the values of the annotations) to DIR')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of ground truth and prediction to DIR')
     parser.add_argument('--work-dir', metavar='DIR', help='for log and figures (default: work_dirs/NAME_OF_CONFIG)')
@@ -66,6 +73,7 @@ def main() -> None:
         out=args.out,
         show_dir=args.show_dir,
         launcher=args.launcher,
+        amp=args.amp,
     )
     launch.start_processes(args.launcher, (config.get('env_cfg') or {}).get('dist_cfg', {}).get('timeout'))
     with builder_sentences():

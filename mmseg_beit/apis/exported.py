@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from ..errors import InputError
+
 FORMATS = {'onnx': '.onnx', 'pt2': '.pt2'}
 """Suffix of each format."""
 
@@ -26,3 +28,13 @@ def use_exported(config: Any, path: str | os.PathLike[str]) -> None:
 def is_exported(path: str | os.PathLike[str] | None) -> bool:
     """Whether a name of a checkpoint is that of an exported file, by its suffix."""
     return str(path).endswith(tuple(FORMATS.values()))
+
+
+def check_amp_of(path: str | os.PathLike[str] | None) -> None:
+    """Refuses mixed precision for exported files.
+
+    Raises:
+        InputError: The file is an exported one.
+    """
+    if is_exported(path):
+        raise InputError(f'{path} computes in the precision it was exported in: leave --amp out')

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,11 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import nn
 
+from ..engine.amp import amp_dtype
 from ..errors import InputError
 from ..registry import TRANSFORMS
 from .config import builder_sentences
+from .exported import check_amp_of
 from .model import init_model, scope_of, test_dataset
 from .pictures import find_pictures, picture_array, read_picture
 from .result import SegResult, make_result
@@ -48,6 +50,7 @@ class Inferencer:
         channel_order: Of arrays that are given: ``'rgb'``, or ``'bgr'`` as ``cv2.imread`` and ``mmcv.imread`` return.
         cfg_options: Dotted names of fields of the config and their new values; not with a model.
         trust: Runs whatever code a pickled checkpoint brings. Only for files whose author you trust.
+        amp: Mixed precision: ``'bf16'``, ``'fp16'`` (GPUs only), ``'auto'`` for what the device has, or ``None``.
 
     Raises:
         InputError: Config, checkpoint, device or an option cannot be used.
@@ -75,9 +78,12 @@ class Inferencer:
         channel_order: str = 'rgb',
         cfg_options: dict[str, Any] | None = None,
         trust: bool = False,
+        amp: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f'batch_size={batch_size} must be at least 1')
+        if amp:
+            check_amp_of(checkpoint)
         if isinstance(config, nn.Module):
             if checkpoint is not None or cfg_options:
                 raise InputError('a built model takes neither checkpoint nor cfg_options: give its config instead')
@@ -86,6 +92,7 @@ class Inferencer:
             self.model = config
         else:
             self.model = init_model(config, checkpoint, device, cfg_options, trust)
+        self._dtype = amp_dtype(amp, self.device.type) if amp else None
         self.batch_size = batch_size
         self.with_logits = with_logits
         self.channel_order = channel_order
@@ -173,7 +180,7 @@ class Inferencer:
     def _predict(self, batch: list['_Input']) -> list[SegResult]:
         data = {key: [item.packed[key] for item in batch] for key in ('inputs', 'data_samples')}
         try:
-            with torch.no_grad(), _logits_kept(self.model, self.with_logits):
+            with torch.no_grad(), _logits_kept(self.model, self.with_logits), self._precision():
                 samples = self.model.test_step(data)
             return [self._result(item, sample) for item, sample in zip(batch, samples, strict=True)]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -184,10 +191,13 @@ class Inferencer:
                 f'use a smaller batch size, or smaller windows (model.test_cfg)'
             ) from None
 
+    def _precision(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()
+
     def _result(self, item: '_Input', sample: SegDataSample) -> SegResult:
         rows, columns = item.steps
         mask = sample.pred_sem_seg.data.squeeze(0)[::rows, ::columns].cpu().numpy()
-        logits = sample.seg_logits.data[:, ::rows, ::columns].cpu().numpy() if self.with_logits else None
+        logits = sample.seg_logits.data[:, ::rows, ::columns].float().cpu().numpy() if self.with_logits else None
         return make_result(item.picture, mask, self.model.dataset_meta, item.path, logits)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 
-from ..engine.amp import default_amp_dtype
+from ..engine.amp import amp_dtype, default_amp_dtype
 from ..errors import InputError, MissingFileError
 from .config import check_config, check_work_dir, load_config
-from .exported import is_exported, use_exported
+from .exported import check_amp_of, is_exported, use_exported
 
 _AMP = {'bf16': 'bfloat16', 'fp16': 'float16'}
 
@@ -73,6 +75,7 @@ def testing_config(
     out: str | None = None,
     show_dir: str | None = None,
     launcher: str = 'none',
+    amp: str | None = None,
 ) -> Config:
     """Reads a config for a test, as :func:`training_config` does for training.
 
@@ -85,6 +88,7 @@ def testing_config(
         out: Folder for index masks.
         show_dir: Folder for pictures of ground truth and prediction.
         launcher: What started the processes.
+        amp: ``'auto'``, ``'bf16'``, ``'fp16'`` or ``None``. The type is set for this process.
 
     Returns:
         What :class:`~mmseg_beit.apis.runner.BEiTRunner` is built from.
@@ -98,6 +102,11 @@ def testing_config(
             raise InputError(f'config {path} has no field {field}, which a test needs: add it or name another config')
     _check_local(checkpoint)
     config.load_from, config.resume = str(checkpoint), False
+    if amp:
+        check_amp_of(checkpoint)
+        # mmengine's loop takes a switch; which type it means is torch's setting.
+        config.test_cfg.fp16 = True
+        torch.set_autocast_dtype(get_device(), amp_dtype(amp, get_device()))
     if is_exported(checkpoint):
         use_exported(config, checkpoint)
         config.load_from = None

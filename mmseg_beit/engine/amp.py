@@ -21,6 +21,31 @@ def default_amp_dtype() -> str:
     return 'bfloat16'
 
 
+AMP_CHOICES = ('auto', 'bf16', 'fp16')
+
+
+def amp_dtype(amp: str, device: str) -> torch.dtype:
+    """What ``--amp`` means for predictions.
+
+    Args:
+        amp: One of :data:`AMP_CHOICES`; ``'auto'`` for :func:`default_amp_dtype`.
+        device: Kind of the device, ``'cpu'`` or ``'cuda'``.
+
+    Returns:
+        The type of the products.
+
+    Raises:
+        InputError: Another value, or float16 on a CPU.
+    """
+    if amp not in AMP_CHOICES:
+        raise InputError(f'amp={amp!r} is unknown: use one of {", ".join(AMP_CHOICES)}')
+    if device == 'cpu':
+        if amp == 'fp16':
+            raise InputError('--amp fp16 needs a GPU: use --amp bf16')
+        return torch.bfloat16
+    return getattr(torch, {'bf16': 'bfloat16', 'fp16': 'float16'}.get(amp) or default_amp_dtype())
+
+
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(_AmpOptimWrapper):
     """mmengine's wrapper, which also runs bfloat16 on a CPU and without a loss scaler.

@@ -197,3 +197,18 @@ def test_a_model_without_checkpoint_has_the_classes_and_colours_of_its_data():
     names, palette = ADE20KDataset.METAINFO['classes'], ADE20KDataset.METAINFO['palette']
     assert model.dataset_meta['classes'] == tuple(LABELS)
     assert list(model.dataset_meta['palette']) == [palette[names.index(name)] for name in LABELS]
+
+
+def test_mixed_precision_changes_numbers_little_and_gives_float32_logits(demo):
+    image = photo(40, 56)
+    exact = Inferencer('config.py', 'checkpoint.pth', device='cpu', with_logits=True)(image).logits
+    half = Inferencer('config.py', 'checkpoint.pth', device='cpu', with_logits=True, amp='bf16')(image).logits
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_mixed_precision_that_cannot_be_is_refused(demo):
+    with pytest.raises(InputError, match='--amp fp16 needs a GPU: use --amp bf16'):
+        Inferencer('config.py', 'checkpoint.pth', device='cpu', amp='fp16')
+    with pytest.raises(InputError, match=r'model.onnx computes in the precision it was exported in: leave --amp out'):
+        Inferencer('config.py', 'model.onnx', device='cpu', amp='bf16')

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg_beit.models.segmentors import EncoderDecoder
+
 
 def losses(work_dir):
     """Loss by iteration over all runs in a work directory; the later run counts where two overlap."""
@@ -70,6 +72,24 @@ def test_testing_writes_masks_and_pictures_with_flips(trained):
     assert set(values) <= {1, 2, 3}  # stored as annotations are, with 0 for unlabelled
     assert len(list((trained.folder / 'pictures').iterdir())) == 4
     assert json.loads((trained.work_dir / 'metrics.json').read_text())['tta'] is True
+
+
+def test_testing_in_mixed_precision(trained, monkeypatch):
+    seen = []
+    predict = EncoderDecoder.predict
+
+    def watched(self, *args, **kwargs):
+        seen.append(torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'))
+        return predict(self, *args, **kwargs)
+
+    monkeypatch.setattr(EncoderDecoder, 'predict', watched)
+    checkpoint = trained.work_dir / 'iter_12.pth'
+    found = []
+    for amp in ((), ('--amp',)):
+        assert trained.call('test.py', 'tiny.py', checkpoint, '--device', 'cpu', *amp, '--work-dir', 'test') == 0
+        found.append(json.loads((trained.folder / 'test' / 'metrics.json').read_text())['aAcc'])
+    assert seen == 4 * [False] + 4 * [torch.bfloat16]
+    assert abs(found[0] - found[1]) < 1
 
 
 def test_a_run_in_two_parts_has_the_curve_of_one(trained):
