@@ -1,7 +1,7 @@
 """Tokenizer of the life-cycle demo: VQ-KD with 128 words for patches of 8 pixels, taught by colours and edges.
 
 Source    this project
-Expected  @TOK@
+Expected  usage 100 %, perplexity 104 of 128, cosine 0.91 (measured 2026-11-21, 2 CPU cores, bfloat16)
 Hardware  2 CPU cores, 150 steps of 32 pictures: about a minute
 Command   bash tools/lifecycle_demo.sh, or (data/lifecycle_scenes is the demo's; LIFECYCLE_DATA names another folder)
           python tools/train.py configs/lifecycle/tokenizer.py
