@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole life of a checkpoint on a CPU, within twenty minutes on two cores: trains a tiny tokenizer (VQ-KD),
+# The whole life of a checkpoint on a CPU, in some twenty minutes on two cores: trains a tiny tokenizer (VQ-KD),
 # pre-trains a tiny BEiT with it on pictures without labels, fine-tunes that as a classifier, then trains segmentation
 # on few labelled pictures from scratch and from both files, with the same steps; prints mIoU by start, plots the curves.
 #
@@ -8,7 +8,7 @@
 #                            masks as ADE20K's (0 = unlabelled), names in DIR/classes.txt (index, tab, name)
 #   --labelled N   training pictures whose masks segmentation sees (default: 60 of the scenes, all of DIR)
 #   --seeds N      segmentation runs of each start (default: 3)
-#   --quick        eight steps of each stage, one seed: shows in two minutes that everything runs, and nothing else
+#   --quick        eight steps of each stage, one seed: shows within minutes that everything runs, and nothing else
 #   --work-dir RUN where everything goes (default: work_dirs/lifecycle, or work_dirs/lifecycle_NAME_OF_DIR)
 #   --retrain      trains all stages anew; the runs that are there are moved aside, not deleted
 set -euo pipefail
