@@ -376,4 +376,4 @@ def test_the_whole_chain_runs_on_a_folder(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(json.loads((run / 'report.json').read_text())) == ['classes', 'mim', 'scratch']
     assert (run / 'curves.png').is_file()
-    assert 'the shared relative position table is copied to the 6 layers' in done.stdout
+    assert 'the shared relative position table is copied to the 6 layers' in done.stdout + done.stderr
