@@ -1,8 +1,8 @@
 """Masked image modelling of the life-cycle demo, in v1's manner: up to 60 of 144 patches hidden, one prediction.
 
 Source    this project
-Expected  loss from 4.9 to 3.4, 20 % right (measured 2026-11-21, two cores of an AMD EPYC, bfloat16); how often each of the
-          words occurs tells 4.7
+Expected  loss from 4.9 to 3.4, 20 % right (measured 2026-11-21, two cores of an AMD EPYC, bfloat16); how often each of
+          the words occurs tells 4.7
 Hardware  2 CPU cores, 1500 steps of 32 pictures: 8 min 20 s in bfloat16
 Command   bash tools/lifecycle_demo.sh, or
           python tools/train.py configs/lifecycle/pretraining.py --amp --cfg-options
