@@ -133,4 +133,7 @@ def test_old_repositories_hold_pickles(hub, tmp_path):
 
 def test_file_addresses(tmp_path):
     torch.save(official_backbone(), tmp_path / 'a b.pth')
-    read_state_dict(f'file://{tmp_path}/a%20b.pth')
+    state_dict, _ = read_state_dict(f'file://{tmp_path}/a%20b.pth')
+    plain, _ = read_state_dict(tmp_path / 'a b.pth')
+    assert state_dict.keys() == plain.keys()
+    assert all(torch.equal(value, plain[name]) for name, value in state_dict.items())

@@ -87,10 +87,11 @@ def test_a_mistake_stops_the_run_in_all_processes(runner, data, split):
     assert path in str(caught.value) and caught.value.in_all_processes
 
 
-@pytest.mark.parametrize('mode', ['headers', 'off'])
-def test_modes_that_look_at_less(runner, data, mode):
+@pytest.mark.parametrize(('mode', 'told'), [('headers', 2), ('off', 0)])
+def test_modes_that_look_at_less(runner, data, caplog, mode, told):
     spoil(data, 'train')
     DataCheckHook(mode=mode).before_run(runner)
+    assert caplog.text.count(' data: 3 images') == told
 
 
 def test_the_same_data_are_looked_at_once(runner, data, caplog):

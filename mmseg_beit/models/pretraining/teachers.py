@@ -7,6 +7,7 @@ of no checkpoint: its weights are named in the config and read when it is first 
 import difflib
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, ABC):
     """Base of all teachers.
 
     Args:
@@ -39,13 +40,13 @@ class Teacher(nn.Module):
         self.size = size
         self._loaded = False
 
+    @abstractmethod
     def features(self, img: Tensor) -> Tensor:
         """Feature map (B, D, h, w) of normalised pictures (B, 3, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self) -> None:
         """Reads the weights that the config names."""
-        raise NotImplementedError
 
     def init_weights(self) -> None:
         """Reads the weights, once."""
