@@ -86,6 +86,21 @@ def test_photometric_distortion():
         assert next_actual == next_expected
 
 
+def test_arithmetic_in_place_of_a_table():
+    """Whatever serves, it gives the table's values, also in the last columns that vector code leaves over."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([np.arange(256), rng.integers(0, 256, 77)]).astype(np.uint8).reshape(3, 37, 3)
+    distortion = ours.PhotoMetricDistortion()
+    factors = [0.5, 1.0, 1.25, 1.5, 2 / 3, 0.999999, 1.000001, *rng.uniform(0.5, 1.5, 500)]
+    steps = [(distortion.convert(np.arange(256, dtype=np.uint8), alpha), alpha) for alpha in factors]
+    steps += [
+        (distortion.convert(np.arange(256, dtype=np.uint8), beta=beta), None) for beta in rng.uniform(-32, 32, 50)
+    ]
+    for step in steps:
+        for array in (values, values[:, :, 0].copy()):
+            np.testing.assert_array_equal(ours._mapped(array, step), step[0][array])
+
+
 def test_photometric_distortion_leaves_the_callers_picture():
     results = make_results()
     before = results['img'].copy()

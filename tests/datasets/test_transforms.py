@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mmseg_beit.datasets.checks import build_dataset
+from mmseg_beit.datasets.checks import build_dataset, files
 from mmseg_beit.datasets.transforms import LoadAnnotations, LoadImageFromFile
 from mmseg_beit.errors import InputError, MissingFileError, sentence
 from mmseg_beit.registry import TRANSFORMS
@@ -74,21 +74,32 @@ def test_mask_equals_mmsegs(pairs, reduce_zero_label, label_map):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('mode', ['L', 'P', '1', 'LA'])
-def test_kinds_of_png(pairs, mode):
-    """Grey ones pass through OpenCV; palettes, bits and files with more to them do not."""
+@pytest.mark.parametrize('fast', [True, False], ids=['kornia', 'pillow'])
+@pytest.mark.parametrize('mode', ['L', 'P', 'P8', '1', 'LA'])
+def test_kinds_of_png(pairs, mode, fast, monkeypatch):
+    """A byte for each pixel passes through kornia-rs where it is installed; bits and files with more to them do not."""
+    if not fast:
+        monkeypatch.setattr(files, 'decode_image_png_u8', None)
     values = np.random.default_rng(1).integers(0, 2, (24, 32), dtype=np.uint8)
-    picture = Image.fromarray(values * 255 if mode == '1' else values).convert(mode)
-    if mode == 'P':
+    picture = Image.fromarray(values * 255 if mode == '1' else values).convert(mode[:1] if mode == 'P8' else mode)
+    if mode in ('P', 'P8'):  # Pillow stores two colours in a bit each unless it is told otherwise.
         picture = Image.fromarray(values, 'P')
         picture.putpalette([200, 30, 40, 7, 8, 9])
-    picture.save(pairs.mask('a'))
+    picture.save(pairs.mask('a'), **(dict(bits=8) if mode == 'P8' else {}))
     if mode == 'LA':
         with pytest.raises(InputError, match='colour picture'):
             LoadAnnotations()(item(pairs, num_classes=None))
         return
     ours = LoadAnnotations()(item(pairs, num_classes=None))['gt_seg_map']
     np.testing.assert_array_equal(ours, np.where(values, 0, 255))
+
+
+def test_png_with_a_wrong_checksum_is_refused(pairs):
+    content = bytearray(pairs.mask('a').read_bytes())
+    content[content.index(b'IDAT') + 12] ^= 0x55
+    pairs.mask('a').write_bytes(content)
+    with pytest.raises(InputError, match='damaged or not a picture'):
+        LoadAnnotations()(item(pairs))
 
 
 def test_mask_values(pairs):

@@ -1,8 +1,7 @@
 """mmseg's training augmentations with less work: the same random draws, bit-equal results.
 
 Inside our scope they win under mmseg's names. What they save: label counts by a histogram instead of a sort for each
-try of a crop; photometric steps as tables of 256 entries instead of float pictures; planes split by OpenCV instead of a
-strided copy.
+try of a crop; photometric steps on bytes instead of float pictures; planes split by OpenCV instead of a strided copy.
 """
 
 import cv2
@@ -102,7 +101,7 @@ def _flipped(array: np.ndarray, direction: str) -> np.ndarray:
 class PhotoMetricDistortion(_PhotoMetricDistortion):
     """Brightness, contrast, saturation, hue and contrast again, each with probability one half.
 
-    Takes mmseg's arguments. Steps that follow each other are one table. Pictures are uint8; others take mmseg's way.
+    Takes mmseg's arguments. Pictures are uint8; others take mmseg's way.
 
     Required and Modified Keys:
 
@@ -114,51 +113,68 @@ class PhotoMetricDistortion(_PhotoMetricDistortion):
         img = results['img']
         if img.dtype != np.uint8:
             return super().transform(results)
-        # mmseg's steps on the 256 values make the table; the draws keep mmseg's order.
-        table = self.brightness(_VALUES)
+        # The draws keep mmseg's order.
+        img = _mapped(img, self._brightness())
         contrast_first = np.random.randint(2) == 1  # noqa: NPY002
         if contrast_first:
-            table = self.contrast(table)
-        channels = [(1, self._saturation_table()), (0, self._hue_table())]
-        channels = [(channel, values) for channel, values in channels if values is not None]
-        if channels:
-            img, table = _look_up(img, table), _VALUES
-        for channel, values in channels:
-            img = _through_hsv(img, channel, values)
+            img = _mapped(img, self._scale(self.contrast_lower, self.contrast_upper))
+        saturation, hue = self._scale(self.saturation_lower, self.saturation_upper), self._hue()
+        img = _through_hsv(_through_hsv(img, 1, saturation), 0, hue)
         if not contrast_first:
-            table = self.contrast(table)
-        results['img'] = _look_up(img, table)
+            img = _mapped(img, self._scale(self.contrast_lower, self.contrast_upper))
+        results['img'] = img
         return results
 
-    def _saturation_table(self) -> np.ndarray | None:
+    # Each step as what it makes of the 256 values, by mmseg's own arithmetic, and its factor where it is one.
+
+    def _brightness(self) -> tuple[np.ndarray, float | None] | None:
         if not np.random.randint(2):  # noqa: NPY002
             return None
-        alpha = np.random.uniform(self.saturation_lower, self.saturation_upper)  # noqa: NPY002
-        return self.convert(_VALUES, alpha)
+        beta = np.random.uniform(-self.brightness_delta, self.brightness_delta)  # noqa: NPY002
+        return self.convert(_VALUES, beta=beta), None
 
-    def _hue_table(self) -> np.ndarray | None:
+    def _scale(self, lower: float, upper: float) -> tuple[np.ndarray, float | None] | None:
+        if not np.random.randint(2):  # noqa: NPY002
+            return None
+        alpha = np.random.uniform(lower, upper)  # noqa: NPY002
+        return self.convert(_VALUES, alpha), alpha
+
+    def _hue(self) -> tuple[np.ndarray, float | None] | None:
         if not np.random.randint(2):  # noqa: NPY002
             return None
         turn = np.random.randint(-self.hue_delta, self.hue_delta)  # noqa: NPY002
-        return ((_VALUES.astype(int) + turn) % 180).astype(np.uint8)
+        return ((_VALUES.astype(int) + turn) % 180).astype(np.uint8), None
 
 
-def _look_up(img: np.ndarray, table: np.ndarray) -> np.ndarray:
-    if table is _VALUES:
+def _mapped(img: np.ndarray, step: tuple[np.ndarray, float | None] | None) -> np.ndarray:
+    """Replaces every value of a uint8 array by a table's: by arithmetic where that gives just the same, in less time."""
+    if step is None:
         return img
-    shift = int(table[128]) - 128
-    if np.array_equal(
-        table, cv2.add(_VALUES, shift).ravel()
-    ):  # Brightness alone: a sum is made in a sixth of the time.
-        return cv2.add(img, (shift, shift, shift, 0))
+    table, alpha = step
+    if alpha is not None:
+        # OpenCV rounds where mmseg cuts off. If a little less than half a unit makes no difference at either of two
+        # places, it makes none in between, whatever the rounding of the product is.
+        if all(np.array_equal(table, _scaled(_VALUES, alpha, shift).ravel()) for shift in (-0.4999, -0.4998)):
+            return _scaled(img, alpha, -0.49985)
+    elif img.ndim == 3:
+        shift = int(table[128]) - 128
+        if np.array_equal(table, cv2.add(_VALUES, shift).ravel()):
+            return cv2.add(img, (shift, shift, shift, 0))
     return cv2.LUT(img, table)
 
 
-def _through_hsv(img: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
-    """Replaces one channel of hue (0..179), saturation and value (0..255) by its values in a table."""
+def _scaled(values: np.ndarray, alpha: float, shift: float) -> np.ndarray:
+    return cv2.convertScaleAbs(values, alpha=alpha, beta=shift)
+
+
+def _through_hsv(img: np.ndarray, channel: int, step: tuple[np.ndarray, float | None] | None) -> np.ndarray:
+    """Maps one channel of hue (0..179), saturation and value (0..255)."""
+    if step is None:
+        return img
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-    planes = list(cv2.split(hsv))
-    planes[channel] = cv2.LUT(planes[channel], table)
+    planes = list(np.empty((3, *img.shape[:2]), dtype=np.uint8))
+    cv2.split(hsv, planes)
+    planes[channel] = _mapped(planes[channel], step)
     return cv2.cvtColor(cv2.merge(planes, dst=hsv), cv2.COLOR_HSV2BGR)
 
 

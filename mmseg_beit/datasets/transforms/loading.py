@@ -15,7 +15,7 @@ from mmseg.datasets.transforms import LoadAnnotations as _LoadAnnotations
 from ...errors import InputError
 from ...registry import TRANSFORMS
 from ..checks.files import check_same_size, decode_image, decode_mask, read_bytes
-from ..checks.labels import IGNORED, NUM_VALUES, bad_values, explain_bad_values, label_table
+from ..checks.labels import IGNORED, NUM_VALUES, explain_bad_values, label_table
 
 
 @TRANSFORMS.register_module()
@@ -119,8 +119,8 @@ class LoadAnnotations(_LoadAnnotations):
         if not (num_classes := results.get('num_classes')):
             return
         # Most masks hold classes only, seen in a twentieth of the histogram's time.
-        bad = bad_values(np.ones(NUM_VALUES, bool), table, num_classes, self.ignore_index)
-        if not bad.size or mask.max() < bad[0]:
+        plain = not results.get('label_map') and self.ignore_index == IGNORED
+        if plain and mask.max() < num_classes + results['reduce_zero_label']:
             return
         present = cv2.calcHist([mask], [0], None, [NUM_VALUES], [0, NUM_VALUES]).ravel() > 0
         if said := explain_bad_values(
