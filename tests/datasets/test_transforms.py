@@ -213,3 +213,100 @@ def test_label_is_checked_in_our_data_sets(pairs):
     pairs.spoil('b', lambda mask: mask + 1)
     with pytest.raises(InputError, match=r'b\.png hold the value 4'):
         dataset[1]
+
+
+# JPEG files decoded at a fraction of their sides
+
+
+def write_big(pairs, orientation=None, size=(600, 900)):
+    """A photograph-like picture and a mask with the same outlines."""
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    mask = 1 + ((y // 200 + x // 300) % 3).astype(np.uint8)
+    picture = np.stack([80 * mask, x * 255 // width, y * 255 // height], -1).astype(np.uint8)
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(picture).save(pairs.image('a'), quality=95, exif=exif)
+    if orientation in (6, 8):
+        mask = np.rot90(mask, 1 if orientation == 8 else -1)
+    Image.fromarray(np.ascontiguousarray(mask)).save(pairs.mask('a'))
+
+
+@pytest.mark.parametrize(
+    'enough_for, reduction',
+    [
+        ((900, 600), 1),
+        ((451, 301), 1),
+        ((450, 300), 2),
+        ((300, 450), 2),  # in either order
+        ((4096, 300), 2),
+        ((225, 150), 4),
+        ((20, 20), 8),
+    ],
+)
+def test_decoding_no_more_than_is_enough(pairs, enough_for, reduction):
+    write_big(pairs)
+    results = load_both(item(pairs)) | dict(num_classes=3)
+    reduced = LoadAnnotations()(LoadImageFromFile(enough_for=enough_for)(item(pairs)))
+    size = tuple(-(-side // reduction) for side in (600, 900))
+    assert reduced['img_shape'] == reduced['img'].shape[:2] == reduced['gt_seg_map'].shape == size
+    assert reduced['ori_shape'] == (600, 900)
+    assert reduced.get('jpeg_reduction', 1) == reduction
+    rows, columns = (((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, (600, 900), strict=True))
+    np.testing.assert_array_equal(reduced['gt_seg_map'], results['gt_seg_map'][np.ix_(rows, columns)])
+    expected = cv2.resize(results['img'], size[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced['img'].astype(int) - expected).mean() < 2
+
+
+@pytest.mark.parametrize('orientation', [3, 6, 8])
+def test_reduced_decoding_turns_the_picture(pairs, orientation):
+    write_big(pairs, orientation)
+    results = LoadImageFromFile(enough_for=(450, 300))(item(pairs))
+    whole = LoadImageFromFile()(item(pairs))
+    assert results['ori_shape'] == whole['ori_shape'] == ((600, 900) if orientation == 3 else (900, 600))
+    assert results['img_shape'] == tuple(side // 2 for side in whole['img_shape'])
+    expected = cv2.resize(whole['img'], results['img_shape'][::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(results['img'].astype(int) - expected).mean() < 2
+    assert LoadAnnotations()(results)['gt_seg_map'].shape == results['img_shape']
+
+
+def test_reduced_decoding_through_pipelines(pairs):
+    """Training: both come out alike. Testing: the mask that is loaded after the resize stays whole."""
+    write_big(pairs)
+    load = dict(type='LoadImageFromFile', enough_for=(400, 200))
+    resize, labels, pack = (dict(type=name) for name in ('Resize', 'LoadAnnotations', 'PackSegInputs'))
+    resize.update(scale=(400, 133), keep_ratio=True)
+    crop = dict(type='RandomCrop', crop_size=(64, 96), cat_max_ratio=0.75)
+    dataset = build_dataset(pairs.config(pipeline=[load, labels, resize, crop, pack]))
+    sample = dataset[0]
+    assert sample['inputs'].shape == (3, 64, 96) and sample['data_samples'].gt_sem_seg.shape == (64, 96)
+    # The first channel (last in BGR order) was drawn from the labels.
+    drawn = (sample['inputs'][2].float() / 80).round().long() - 1
+    assert (drawn == sample['data_samples'].gt_sem_seg.data[0]).float().mean() > 0.97
+    sample = build_dataset(pairs.config(pipeline=[load, resize, labels, pack]))[0]
+    assert sample['inputs'].shape[1:] == (133, 200) and sample['data_samples'].gt_sem_seg.shape == (600, 900)
+    assert sample['data_samples'].ori_shape == (600, 900)
+    with pytest.raises(InputError, match=r'a\.jpg was decoded at 1/2 of its sides for a resize that does not come'):
+        build_dataset(pairs.config(pipeline=[load, labels, pack]))[0]
+
+
+def test_other_formats_are_decoded_whole(pairs):
+    write_big(pairs)
+    with Image.open(pairs.image('a')) as picture:
+        picture.save(pairs.image('a').with_suffix('.png'))
+    results = LoadImageFromFile(enough_for=(20, 20))(item(pairs, img_path=str(pairs.image('a').with_suffix('.png'))))
+    assert results['img_shape'] == results['ori_shape'] == (600, 900) and 'jpeg_reduction' not in results
+
+
+@pytest.mark.parametrize('spoil', [lambda path: path.write_bytes(path.read_bytes()[:-30]), os.remove])
+def test_reduced_decoding_of_a_bad_file(pairs, spoil):
+    write_big(pairs)
+    spoil(pairs.image('a'))
+    with pytest.raises(InputError, match=r'a\.jpg (is cut short|does not exist)'):
+        LoadImageFromFile(enough_for=(20, 20))(item(pairs))
+
+
+def test_reduced_decoding_of_grey_pictures_is_refused():
+    with pytest.raises(InputError, match='leave out color_type'):
+        LoadImageFromFile(color_type='grayscale', enough_for=(20, 20))

@@ -8,6 +8,7 @@ import io
 import os
 import warnings
 
+import cv2
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
@@ -26,6 +27,7 @@ _ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89PNG': b'IEND\xaeB`\x82'}
 # A PNG of one byte for each pixel: how it begins, and depth and colour type of grey levels and of palette indices.
 _PNG, _BYTE_PER_PIXEL = b'\x89PNG\r\n\x1a\n', (b'\x08\x00', b'\x08\x03')
 _JPEG_SCAN = 0xDA
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 # Pillow raises these for a damaged file, depending on the format and on where the damage is.
@@ -97,7 +99,9 @@ def _pixels_begin(content: bytes) -> int:
     return at if content[:2] == b'\xff\xd8' else 0
 
 
-def decode_image(content: bytes, path: str, color_type: str = 'color', backend: str | None = 'cv2') -> np.ndarray:
+def decode_image(
+    content: bytes, path: str, color_type: str = 'color', backend: str | None = 'cv2', reduction: int = 1
+) -> np.ndarray:
     """Decodes a photograph as mmcv does, EXIF rotation included.
 
     Args:
@@ -105,6 +109,7 @@ def decode_image(content: bytes, path: str, color_type: str = 'color', backend: 
         path: Its name, for the message.
         color_type: mmcv's flag: ``'color'``, ``'grayscale'``, ``'unchanged'`` or one that ignores EXIF rotation.
         backend: mmcv's image backend.
+        reduction: 2, 4 or 8 to decode a colour picture at that fraction of its sides, by OpenCV.
 
     Returns:
         BGR or grey picture (H, W, 3) or (H, W), uint8 for ``'color'`` and ``'grayscale'``.
@@ -115,7 +120,10 @@ def decode_image(content: bytes, path: str, color_type: str = 'color', backend: 
     if is_truncated(content):
         raise InputError(f'image {path} is cut short after {len(content):,} bytes: copy or download it again')
     try:
-        image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        if reduction == 1:
+            image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        else:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
     except Exception as error:  # what a decoder raises depends on the backend and on the damage
         raise _unreadable('image', path, error) from error
     if image is None:
@@ -208,6 +216,15 @@ def image_size(path: str, rotated: bool = True) -> tuple[int, int]:
     if truncated:
         raise InputError(f'image {path} is cut short after {os.path.getsize(path):,} bytes: copy or download it again')
     return (width, height) if turned else (height, width)
+
+
+def jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG file as the loader shows it, EXIF rotation applied; None for what is none."""
+    try:
+        with Image.open(io.BytesIO(content), formats=('JPEG',)) as picture:
+            return picture.size if _orientation(picture) in _QUARTER_TURNS else picture.size[::-1]
+    except _DECODE_ERRORS:
+        return None
 
 
 def mask_size(path: str) -> tuple[int, int]:

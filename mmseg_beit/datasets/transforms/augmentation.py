@@ -13,6 +13,7 @@ from mmseg.datasets.transforms import PhotoMetricDistortion as _PhotoMetricDisto
 from mmseg.datasets.transforms import RandomCrop as _RandomCrop
 from mmseg.datasets.transforms import RandomFlip as _RandomFlip
 
+from ...errors import InputError
 from ...registry import TRANSFORMS
 
 _VALUES = np.arange(256, dtype=np.uint8)
@@ -147,7 +148,7 @@ class PhotoMetricDistortion(_PhotoMetricDistortion):
 
 
 def _mapped(img: np.ndarray, step: tuple[np.ndarray, float | None] | None) -> np.ndarray:
-    """Replaces every value of a uint8 array by a table's: by arithmetic where that gives just the same, in less time."""
+    """Maps a uint8 array by a table of the 256 values: by arithmetic where that gives just the same, in less time."""
     if step is None:
         return img
     table, alpha = step
@@ -196,8 +197,18 @@ class PackSegInputs(_PackSegInputs):
     """
 
     def transform(self, results: dict) -> dict:
-        """Packs; other keys of ``results`` are left out."""
+        """Packs; other keys of ``results`` are left out.
+
+        Raises:
+            InputError: The picture was decoded at a fraction of its sides and then never resized.
+        """
         img = results.get('img')
+        if 'jpeg_reduction' in results:
+            raise InputError(
+                f'image {results.get("img_path")} was decoded at 1/{results["jpeg_reduction"]} of its sides '
+                'for a resize that does not come: put Resize or RandomResize into the pipeline, '
+                'or leave enough_for out of LoadImageFromFile'
+            )
         if img is None or img.ndim != 3 or img.dtype != np.uint8:
             return super().transform(results)
         planes = np.empty((img.shape[2], *img.shape[:2]), dtype=np.uint8)

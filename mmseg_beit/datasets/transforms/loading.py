@@ -14,7 +14,7 @@ from mmseg.datasets.transforms import LoadAnnotations as _LoadAnnotations
 
 from ...errors import InputError
 from ...registry import TRANSFORMS
-from ..checks.files import check_same_size, decode_image, decode_mask, read_bytes
+from ..checks.files import check_same_size, decode_image, decode_mask, jpeg_size, read_bytes
 from ..checks.labels import IGNORED, NUM_VALUES, explain_bad_values, label_table
 
 
@@ -31,8 +31,27 @@ class LoadImageFromFile(_LoadImageFromFile):
     Added Keys:
 
     - img (np.ndarray): BGR uint8 (H, W, 3), EXIF rotation applied; float32 with ``to_float32``.
-    - img_shape, ori_shape (tuple[int, int]): H and W.
+    - img_shape, ori_shape (tuple[int, int]): H and W of the picture in memory, and in the file.
+    - jpeg_reduction (int): 2, 4 or 8 where a JPEG was decoded at that fraction of its sides.
+
+    Args:
+        enough_for: Largest (long, short) sides that the ``Resize`` or ``RandomResize`` behind this one asks for: (4096,
+            1024) for a scale of (2048, 512) and ratios up to 2. JPEG files of twice that and more are decoded at 1/2,
+            1/4 or 1/8 of their sides, in a fraction of the time; the pixels differ a little from those of a whole
+            decoding. ``None``, the default, decodes whole files. For colour pictures by OpenCV.
+
+    Raises:
+        InputError: ``enough_for`` with another ``color_type`` than ``'color'`` or another backend than ``'cv2'``.
     """
+
+    def __init__(self, *args, enough_for: tuple[int, int] | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.enough_for = None if enough_for is None else tuple(sorted(enough_for, reverse=True))
+        if enough_for is not None and (self.color_type, self.imdecode_backend) != ('color', 'cv2'):
+            raise InputError(
+                f'enough_for={enough_for} of LoadImageFromFile reduces colour pictures read by OpenCV only: leave out '
+                f'color_type={self.color_type!r} and imdecode_backend={self.imdecode_backend!r}, or enough_for'
+            )
 
     def transform(self, results: dict) -> dict | None:
         """Reads ``results['img_path']``.
@@ -46,7 +65,9 @@ class LoadImageFromFile(_LoadImageFromFile):
         """
         path = results['img_path']
         try:
-            image = decode_image(self._read(path), path, self.color_type, self.imdecode_backend)
+            content = self._read(path)
+            reduction, size = self._reduction(content)
+            image = decode_image(content, path, self.color_type, self.imdecode_backend, reduction)
         except InputError:
             if self.ignore_empty:
                 return None
@@ -56,7 +77,17 @@ class LoadImageFromFile(_LoadImageFromFile):
         results['img'] = image
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = image.shape[:2]
+        if reduction > 1:
+            results['ori_shape'], results['jpeg_reduction'] = size, reduction
         return results
+
+    def _reduction(self, content: bytes) -> tuple[int, tuple[int, int] | None]:
+        """By what to divide the sides of a picture while decoding it, and its size (H, W) where that was looked up."""
+        if self.enough_for is None or (size := jpeg_size(content)) is None:
+            return 1, None
+        # As a resize that keeps the ratio scales it.
+        scale = min(wanted / side for wanted, side in zip(self.enough_for, sorted(size, reverse=True), strict=True))
+        return next((reduction for reduction in (8, 4, 2) if scale * reduction <= 1), 1), size
 
     def _read(self, path: str) -> bytes:
         if self.file_client_args is not None:
@@ -76,6 +107,7 @@ class LoadAnnotations(_LoadAnnotations):
     - label_map (dict, optional): New label of an old one.
     - num_classes (int, optional): K, by which label values are checked; our data sets give it.
     - ori_shape, img_path (optional): Size and name of the picture, with which the mask's size is compared.
+    - jpeg_reduction, img_shape (optional): Of a picture at a fraction of its sides; the mask gets its size.
 
     Added Keys:
 
@@ -113,6 +145,9 @@ class LoadAnnotations(_LoadAnnotations):
             results['gt_seg_map'] = mask - np.uint8(1)  # the table's values at a tenth of its time: 0 wraps to 255
         else:
             results['gt_seg_map'] = cv2.LUT(mask, table)
+        if 'jpeg_reduction' in results:  # The label at the middle of what became a pixel.
+            size = results['img_shape'][::-1]
+            results['gt_seg_map'] = cv2.resize(results['gt_seg_map'], size, interpolation=cv2.INTER_NEAREST_EXACT)
         results['seg_fields'].append('gt_seg_map')
 
     def _check_labels(self, mask: np.ndarray, table: np.ndarray, results: Mapping) -> None:

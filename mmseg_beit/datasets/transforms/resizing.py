@@ -86,6 +86,11 @@ class Resize(_Resize):
 
     on_demand = False
 
+    def transform(self, results: dict) -> dict:
+        """Resizes; a mask that is loaded from here on keeps its size, whatever became of the picture before."""
+        results.pop('jpeg_reduction', None)
+        return super().transform(results)
+
     def _resize_img(self, results: dict) -> None:
         img = results.get('img')
         if not self._can_wait(img):
