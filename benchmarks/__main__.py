@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f'row {unknown[0]!r} is unknown: choose some of {", ".join(ROWS)}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch sees no GPU here, so leave the option out')
-    console = Console()
+    # The table is wider than what Rich takes for a file or a pipe.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     bench = Bench(args.size, args.device, args.tiny, args.rounds)
     rate = matmul_gflops(args.device, torch.float32)
     rows: list[Row] = []

@@ -98,7 +98,7 @@ def test_arithmetic_in_place_of_a_table():
     ]
     for step in steps:
         for array in (values, values[:, :, 0].copy()):
-            np.testing.assert_array_equal(ours._mapped(array, step), step[0][array])
+            np.testing.assert_array_equal(ours.mapped(array, step), step[0][array])
 
 
 def test_photometric_distortion_leaves_the_callers_picture():

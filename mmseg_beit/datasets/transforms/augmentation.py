@@ -17,6 +17,9 @@ from ...errors import InputError
 from ...registry import TRANSFORMS
 
 _VALUES = np.arange(256, dtype=np.uint8)
+Step = tuple[np.ndarray, float | None]
+"""What a photometric step makes of the 256 values, by mmseg's own arithmetic, and its factor where it is one."""
+
 _FLIPS = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}  # OpenCV's codes
 
 
@@ -114,69 +117,91 @@ class PhotoMetricDistortion(_PhotoMetricDistortion):
         img = results['img']
         if img.dtype != np.uint8:
             return super().transform(results)
+        picture = _Distorted(img)
         # The draws keep mmseg's order.
-        img = _mapped(img, self._brightness())
+        picture.map(self._brightness())
         contrast_first = np.random.randint(2) == 1  # noqa: NPY002
         if contrast_first:
-            img = _mapped(img, self._scale(self.contrast_lower, self.contrast_upper))
+            picture.map(self._scale(self.contrast_lower, self.contrast_upper))
         saturation, hue = self._scale(self.saturation_lower, self.saturation_upper), self._hue()
-        img = _through_hsv(_through_hsv(img, 1, saturation), 0, hue)
+        picture.map_channel(1, saturation)
+        picture.map_channel(0, hue)
         if not contrast_first:
-            img = _mapped(img, self._scale(self.contrast_lower, self.contrast_upper))
-        results['img'] = img
+            picture.map(self._scale(self.contrast_lower, self.contrast_upper))
+        results['img'] = picture.img
         return results
 
-    # Each step as what it makes of the 256 values, by mmseg's own arithmetic, and its factor where it is one.
-
-    def _brightness(self) -> tuple[np.ndarray, float | None] | None:
+    def _brightness(self) -> Step | None:
         if not np.random.randint(2):  # noqa: NPY002
             return None
         beta = np.random.uniform(-self.brightness_delta, self.brightness_delta)  # noqa: NPY002
         return self.convert(_VALUES, beta=beta), None
 
-    def _scale(self, lower: float, upper: float) -> tuple[np.ndarray, float | None] | None:
+    def _scale(self, lower: float, upper: float) -> Step | None:
         if not np.random.randint(2):  # noqa: NPY002
             return None
         alpha = np.random.uniform(lower, upper)  # noqa: NPY002
         return self.convert(_VALUES, alpha), alpha
 
-    def _hue(self) -> tuple[np.ndarray, float | None] | None:
+    def _hue(self) -> Step | None:
         if not np.random.randint(2):  # noqa: NPY002
             return None
         turn = np.random.randint(-self.hue_delta, self.hue_delta)  # noqa: NPY002
         return ((_VALUES.astype(int) + turn) % 180).astype(np.uint8), None
 
 
-def _mapped(img: np.ndarray, step: tuple[np.ndarray, float | None] | None) -> np.ndarray:
-    """Maps a uint8 array by a table of the 256 values: by arithmetic where that gives just the same, in less time."""
-    if step is None:
-        return img
+class _Distorted:
+    """A picture, uint8 BGR (H, W, 3), that steps change one after the other in the same few buffers.
+
+    Attributes:
+        img (np.ndarray): The picture as it is now; the one given is never written into.
+    """
+
+    def __init__(self, img: np.ndarray) -> None:
+        self.img = img
+        self._own: np.ndarray | None = None
+        self._hsv: np.ndarray | None = None
+        self._planes: np.ndarray | None = None
+
+    def map(self, step: Step | None) -> None:
+        """Replaces every value."""
+        if step is not None:
+            self.img = self._own = mapped(self.img, step, self._own)
+
+    def map_channel(self, channel: int, step: Step | None) -> None:
+        """Replaces the values of one channel of hue (0..179), saturation and value (0..255)."""
+        if step is None:
+            return
+        if self._planes is None:
+            self._planes = np.empty((3, *self.img.shape[:2]), dtype=np.uint8)
+        planes = list(self._planes)
+        self._hsv = cv2.cvtColor(self.img, cv2.COLOR_BGR2HSV, dst=self._hsv)
+        cv2.split(self._hsv, planes)
+        mapped(planes[channel], step, planes[channel])
+        cv2.merge(planes, dst=self._hsv)
+        self.img = self._own = cv2.cvtColor(self._hsv, cv2.COLOR_HSV2BGR, dst=self._own)
+
+
+def mapped(array: np.ndarray, step: Step, out: np.ndarray | None = None) -> np.ndarray:
+    """Maps a uint8 array by a step's table: by arithmetic where that gives just the same, in less time.
+
+    Args:
+        array: Of any shape, or BGR (H, W, 3).
+        step: What to do.
+        out: Where to write, may be ``array``; ``None`` for a new array.
+    """
     table, alpha = step
     if alpha is not None:
         # OpenCV rounds where mmseg cuts off. If a little less than half a unit makes no difference at either of two
         # places, it makes none in between, whatever the rounding of the product is.
-        if all(np.array_equal(table, _scaled(_VALUES, alpha, shift).ravel()) for shift in (-0.4999, -0.4998)):
-            return _scaled(img, alpha, -0.49985)
-    elif img.ndim == 3:
+        places = (cv2.convertScaleAbs(_VALUES, alpha=alpha, beta=beta) for beta in (-0.4999, -0.4998))
+        if all(np.array_equal(table, place.ravel()) for place in places):
+            return cv2.convertScaleAbs(array, dst=out, alpha=alpha, beta=-0.49985)
+    elif array.ndim == 3:
         shift = int(table[128]) - 128
         if np.array_equal(table, cv2.add(_VALUES, shift).ravel()):
-            return cv2.add(img, (shift, shift, shift, 0))
-    return cv2.LUT(img, table)
-
-
-def _scaled(values: np.ndarray, alpha: float, shift: float) -> np.ndarray:
-    return cv2.convertScaleAbs(values, alpha=alpha, beta=shift)
-
-
-def _through_hsv(img: np.ndarray, channel: int, step: tuple[np.ndarray, float | None] | None) -> np.ndarray:
-    """Maps one channel of hue (0..179), saturation and value (0..255)."""
-    if step is None:
-        return img
-    hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-    planes = list(np.empty((3, *img.shape[:2]), dtype=np.uint8))
-    cv2.split(hsv, planes)
-    planes[channel] = _mapped(planes[channel], step)
-    return cv2.cvtColor(cv2.merge(planes, dst=hsv), cv2.COLOR_HSV2BGR)
+            return cv2.add(array, (shift, shift, shift, 0), dst=out)
+    return cv2.LUT(array, table, dst=out)
 
 
 @TRANSFORMS.register_module()
