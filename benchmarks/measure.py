@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-import mmseg_beit.models.layers  # noqa: F401  (registers the operators counted below)
+import mmseg_beit.models.layers  # noqa: F401  (tells the counter the arithmetic of our operators)
+from mmseg_beit.models.layers.kept import held_bytes
+
+__all__ = ['Measurement', 'count_gflop', 'held_bytes', 'interleave', 'matmul_gflops', 'weight_bytes']
 
 
 @dataclass
 class Measurement:
-    """What one contestant of a row took: seconds of each round, and the most memory above its start, in MB."""
+    """What one contestant of a row took: seconds of each round, and the most memory above its start, in MB.
+
+    To the memory of a whole model's row comes what the model holds beside its weights.
+    """
 
     seconds: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
@@ -99,16 +106,9 @@ def count_gflop(function: Callable[[], object]) -> float | None:
     return counter.get_total_flops() / 1e9 or None
 
 
-@register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention)
-def _attention_flop(q_shape, k_shape, *args, out_shape=None, **kwargs) -> int:
-    batch, heads, tokens, width = q_shape
-    return 4 * batch * heads * tokens * tokens * width
-
-
-@register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention_backward)
-def _attention_backward_flop(grad_shape, q_shape, *args, out_shape=None, **kwargs) -> int:
-    batch, heads, tokens, width = q_shape
-    return 10 * batch * heads * tokens * tokens * width
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters."""
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def matmul_gflops(device: str, dtype: torch.dtype, side: int = 2048) -> float:

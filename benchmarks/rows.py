@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mmseg_beit.scenes import render_scene
 
 from . import gpu, models
-from .measure import interleave
+from .measure import held_bytes, interleave, weight_bytes
 from .pretraining import pretraining
 from .report import Row
 
@@ -68,9 +68,25 @@ class Bench:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, 3, height, width, generator=generator).to(self.device)
 
-    def run(self, title: str, agreement: str = '', **contestants: Callable[[], object]) -> Row:
-        """Measures contestants in turns."""
-        return Row(title, interleave(contestants, self.rounds, self.device), agreement)
+    def run(
+        self,
+        title: str,
+        agreement: str = '',
+        models: dict[str, nn.Module] | None = None,
+        **contestants: Callable[[], object],
+    ) -> Row:
+        """Measures contestants in turns.
+
+        Args:
+            title: Of the row.
+            agreement: How far the outputs are apart.
+            models: Model of each contestant. What it holds beside the weights that all have counts as its memory.
+            contestants: Functions by name.
+        """
+        row = Row(title, interleave(contestants, self.rounds, self.device), agreement)
+        for name, model in (models or {}).items():
+            row.results[name].peak_mb += (held_bytes(model) - weight_bytes(models['mmseg'])) / 1e6
+        return row
 
 
 def _no_grad(function: Callable[[], object]) -> Callable[[], object]:
@@ -92,7 +108,8 @@ def backbone(bench: Bench) -> list[Row]:
     ours, mmseg = bench.ours.eval().backbone, bench.mmseg.eval().backbone
     run_ours, run_mmseg = _no_grad(lambda: ours(img)), _no_grad(lambda: mmseg(img))
     agreement = _apart(run_ours()[-1], run_mmseg()[-1])
-    return [bench.run(f'backbone forward {bench.side}', agreement, ours=run_ours, mmseg=run_mmseg)]
+    title = f'backbone forward {bench.side}'
+    return [bench.run(title, agreement, dict(ours=ours, mmseg=mmseg), ours=run_ours, mmseg=run_mmseg)]
 
 
 def head(bench: Bench) -> list[Row]:
@@ -137,7 +154,8 @@ def _wide_inference(bench: Bench, mode: str) -> Row:
     if mode == 'whole':
         return bench.run(title, 'mmseg crashes on this size', ours=lambda: _labels_ours(ours, img))
     agreement = _same(_labels_ours(ours, img), _labels_mmseg(mmseg, img))
-    return bench.run(title, agreement, ours=lambda: _labels_ours(ours, img), mmseg=lambda: _labels_mmseg(mmseg, img))
+    run_ours, run_mmseg = partial(_labels_ours, ours, img), partial(_labels_mmseg, mmseg, img)
+    return bench.run(title, agreement, dict(ours=ours, mmseg=mmseg), ours=run_ours, mmseg=run_mmseg)
 
 
 def inference(bench: Bench) -> list[Row]:
@@ -149,6 +167,7 @@ def inference(bench: Bench) -> list[Row]:
             f'inference {side}x{side} float32',
             f'{_same(_labels_ours(ours, img), expected)} (mmseg), '
             f'{_same(_labels_ours(ours, img), _labels_transformers(bench.transformers, img))} (transformers)',
+            dict(ours=ours, mmseg=mmseg, transformers=bench.transformers),
             ours=lambda: _labels_ours(ours, img),
             mmseg=lambda: _labels_mmseg(mmseg, img),
             transformers=lambda: _labels_transformers(bench.transformers, img),
@@ -165,6 +184,7 @@ def half(bench: Bench) -> list[Row]:
             f'inference {side}x{side}, ours bfloat16, mmseg float32',
             _same(_labels_ours(ours, img, autocast=True), expected)
             + ' (random weights: labels are near ties; python -m benchmarks.agreement asks a trained model)',
+            dict(ours=ours, mmseg=mmseg),
             ours=lambda: _labels_ours(ours, img, autocast=True),
             mmseg=lambda: _labels_mmseg(mmseg, img),
         )
@@ -247,7 +267,8 @@ def training(bench: Bench) -> list[Row]:
 
     ours, mmseg = stepper(bench.ours, fused=True), stepper(bench.mmseg)
     first = f'first loss {ours():.6f}, mmseg {mmseg():.6f}'
-    return [bench.run(f'training step, 2 images of {side}', first, ours=ours, mmseg=mmseg)]
+    models = dict(ours=bench.ours, mmseg=bench.mmseg)
+    return [bench.run(f'training step, 2 images of {side}', first, models, ours=ours, mmseg=mmseg)]
 
 
 def sample(bench: Bench) -> list[Row]:
@@ -380,7 +401,8 @@ def scaling(bench: Bench) -> list[Row]:
 def _backbone_row(bench: Bench, title: str, peer: nn.Module, img: Tensor) -> Row:
     ours = bench.ours.eval().backbone
     peer.eval()  # mmseg's returns nothing
-    return bench.run(title, ours=_no_grad(lambda: ours(img)), mmseg=_no_grad(lambda: peer(img)))
+    models = dict(ours=ours, mmseg=peer)
+    return bench.run(title, '', models, ours=_no_grad(lambda: ours(img)), mmseg=_no_grad(lambda: peer(img)))
 
 
 ROWS: dict[str, Callable[[Bench], list[Row]]] = {

@@ -8,7 +8,8 @@ import torch
 
 from mmseg_beit.errors import InputError
 from mmseg_beit.models.backbones import BEiT
-from mmseg_beit.models.layers import relative_position_bias, resize_relative_position_table
+from mmseg_beit.models.layers import resize_relative_position_table
+from mmseg_beit.models.layers.toeplitz_attention import bias_blocks
 
 TINY = dict(img_size=32, patch_size=8, embed_dims=32, num_layers=2, num_heads=4, mlp_ratio=2)
 
@@ -183,4 +184,6 @@ def test_bias_of_the_backbone_is_the_tables():
     attn = model.layers[0].attn
     with torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
-    torch.testing.assert_close(attn._kept[1], relative_position_bias(attn.relative_position_bias_table, (4, 4)))
+    blocks, cls_rows = attn._kept[1]
+    torch.testing.assert_close(blocks, bias_blocks(attn.relative_position_bias_table, 4, 4))
+    torch.testing.assert_close(cls_rows, attn.relative_position_bias_table[-3:])

@@ -1,10 +1,10 @@
-"""Predictions in bfloat16 on a CPU: the smaller Winograd form, attention by chunks, and prepared weights."""
+"""Predictions in bfloat16 on a CPU: the smaller Winograd form, which attention, and prepared weights."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_beit.models.layers import Attention, half_attention, resampling
+from mmseg_beit.models.layers import Attention, attention, resampling
 from mmseg_beit.models.layers.kept import kept
 from mmseg_beit.models.layers.resampling import conv_of_maps
 from mmseg_beit.models.layers.winograd_half import transform_weight, winograd_conv_half
@@ -12,14 +12,7 @@ from mmseg_beit.models.layers.winograd_half import transform_weight, winograd_co
 
 @pytest.fixture
 def bfloat16_vectors(monkeypatch):
-    for module in (resampling, attention_module()):
-        monkeypatch.setattr(module, 'multiplies_bfloat16_by_vectors', lambda: True)
-
-
-def attention_module():
-    from mmseg_beit.models.layers import attention
-
-    return attention
+    monkeypatch.setattr(resampling, 'multiplies_bfloat16_by_vectors', lambda: True)
 
 
 @pytest.mark.parametrize('height, width', [(8, 12), (7, 5), (1, 1), (2, 9)])
@@ -41,32 +34,19 @@ def test_winograd_in_strips(monkeypatch):
     assert torch.allclose(winograd_conv_half(x, weight), whole, atol=0.05)
 
 
-@pytest.mark.parametrize('chunk', [1, 1 << 20])
-def test_attention_equals_torch(monkeypatch, chunk):
-    monkeypatch.setattr(half_attention, '_CHUNK_SCORES', chunk)
-    q, k, v = torch.randn(3, 2, 3, 11, 8).bfloat16().unbind(0)
-    bias = torch.randn(3, 11, 11).bfloat16()
-    out = half_attention.half_attention(q, k, v, bias)
-    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=bias[None].double())
-    assert (out - exact).norm() <= 0.01 * exact.norm()
-
-
-def test_attention_layer_predicts_by_chunks(monkeypatch, bfloat16_vectors):
+def test_attention_layer_predicts_in_bfloat16(monkeypatch):
+    """Our operator where vector units multiply, torch's where a matrix unit does."""
     layer = Attention(16, 2, (3, 4))
     torch.nn.init.normal_(layer.relative_position_bias_table)
-    x, calls = torch.randn(2, 13, 16), []
-    module = attention_module()
-    monkeypatch.setattr(module, 'half_attention', lambda *args: calls.append(1) or half_attention.half_attention(*args))
+    x = torch.randn(2, 13, 16)
     with torch.no_grad():
         exact = layer(x, (3, 4))
-        assert not calls
-        with torch.autocast('cpu', torch.bfloat16):
-            out = layer(x, (3, 4))
-    assert calls
-    assert (out - exact).norm() <= 0.02 * exact.norm()
-    with torch.autocast('cpu', torch.bfloat16):
-        layer(x, (3, 4))  # A training step goes another way.
-    assert len(calls) == 1
+        for by_vectors in (True, False):
+            monkeypatch.setattr(attention, 'multiplies_bfloat16_by_vectors', lambda answer=by_vectors: answer)
+            with torch.autocast('cpu', torch.bfloat16):
+                out = layer(x, (3, 4))
+            assert layer._kept[0][0] == ('blocks' if by_vectors else 'bias')
+            assert (out - exact).norm() <= 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize('align_corners', [False, True])

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from mmseg_beit.models.layers import num_relative_positions, relative_position_bias, toeplitz_attention
+from mmseg_beit.models.layers.toeplitz_attention import attend, bias_blocks, reduce_blocks
 
 
 def make_inputs(h, w, batch=2, heads=3, width=8, dtype=torch.float64):
@@ -21,9 +22,13 @@ def formula(q, k, v, table, h, w):
     return scores.softmax(-1) @ v
 
 
-@pytest.mark.parametrize('grid', [(3, 4), (1, 5), (6, 6)])
+@pytest.mark.parametrize('tile_bytes', [1, 3000, 1 << 20])
+@pytest.mark.parametrize('grid', [(3, 4), (1, 5), (5, 1), (6, 6), (1, 1)])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_output_and_gradients_equal_the_formula(grid, dtype):
+def test_output_and_gradients_equal_the_formula(grid, dtype, tile_bytes, monkeypatch):
+    """In tiles of a row of queries, of several rows or heads with some left over, and of all heads."""
+    # The package's attribute of this name is the function, not its module.
+    monkeypatch.setattr(sys.modules[toeplitz_attention.__module__], '_TILE_BYTES', tile_bytes)
     results = []
     for function in (formula, toeplitz_attention):
         inputs = make_inputs(*grid, dtype=dtype)
@@ -38,17 +43,28 @@ def test_gradcheck():
     assert gradcheck(lambda *x: toeplitz_attention(*x, 2, 2), make_inputs(2, 2, batch=1, heads=2, width=3))
 
 
-def test_chunks_of_images_change_nothing(monkeypatch):
-    def run():
-        inputs = make_inputs(3, 3, batch=5)
-        toeplitz_attention(*inputs, 3, 3).sin().sum().backward()
-        return [x.grad for x in inputs]
+@pytest.mark.parametrize('grid', [(1, 1), (1, 5), (5, 1), (4, 3)])
+def test_windows_of_the_blocks_are_the_bias(grid):
+    h, w = grid
+    table = torch.randn(num_relative_positions(grid), 2)
+    blocks = bias_blocks(table, h, w)
+    windows = blocks.as_strided((2, h, w, h * w), (w * (2 * h - 1) * w, w, (2 * h - 1) * w, 1))
+    bias = relative_position_bias(table, grid)
+    torch.testing.assert_close(windows.flatten(1, 2).flip(2), bias[:, 1:, 1:], rtol=0, atol=0)
+    weight = torch.randn_like(blocks)
+    (expected,) = torch.autograd.grad((bias_blocks(table.requires_grad_(), h, w) * weight).sum(), table)
+    torch.testing.assert_close(reduce_blocks(weight, h, w), expected[:-3])
 
-    whole = run()
-    # The package's attribute of this name is the function, not its module.
-    monkeypatch.setattr(sys.modules[toeplitz_attention.__module__], '_CHUNK_SCORES', 2 * 10**2)
-    for expected, actual in zip(whole, run(), strict=True):
-        torch.testing.assert_close(actual, expected)
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-6), (torch.bfloat16, 0.01)])
+@pytest.mark.parametrize('tile_bytes', [1, 1 << 20])
+def test_prediction_from_kept_blocks(dtype, tolerance, tile_bytes, monkeypatch):
+    monkeypatch.setattr(sys.modules[toeplitz_attention.__module__], '_TILE_BYTES', tile_bytes)
+    q, k, v, table = (x.detach().to(dtype) for x in make_inputs(4, 5))
+    out = attend(q, k, v, bias_blocks(table, 4, 5), table[-3:], 4, 5)
+    exact = formula(*(x.double() for x in (q, k, v, table)), 4, 5)
+    assert out.dtype == dtype and out.transpose(1, 2).is_contiguous()
+    assert (out - exact).norm() <= tolerance * exact.norm()
 
 
 def test_bfloat16_is_as_close_as_its_rounding():

@@ -57,6 +57,10 @@ class Fusible:
         self._originals = None
         return self
 
+    def kept_tensors(self) -> list[Tensor]:
+        """The original tensors of a fused module."""
+        return [value for _, _, value in self._originals or [] if isinstance(value, Tensor)]
+
     def train(self, mode: bool = True) -> nn.Module:
         if mode:
             self.unfuse()

@@ -1,6 +1,6 @@
 """Building blocks in plain torch, without registry or configs."""
 
-from . import resampling_flops  # noqa: F401 - tells torch's counter the arithmetic of our operators
+from . import flops  # noqa: F401 - tells torch's counter the arithmetic of our operators
 from .attention import ATTENTION_IMPLS, Attention, RelativePosition
 from .block import DropPath, FeedForward, TransformerBlock
 from .patch_embed import PatchEmbed

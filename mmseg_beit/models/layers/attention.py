@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from .choice import choose
 from .dynamic import OpenGridBias
 from .flex import flex_attend
-from .half_attention import half_attention
 from .hardware import multiplies_bfloat16_by_vectors
-from .position import Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
-from .toeplitz_attention import toeplitz_attention
+from .position import NUM_CLS_ROWS, Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
+from .toeplitz_attention import attend, bias_blocks, toeplitz_attention
 from .tracing import is_exporting, is_watched
 
 ATTENTION_IMPLS = ('auto', 'sdpa', 'toeplitz', 'flex')
@@ -33,8 +32,9 @@ _PATIENCE = 600
 class RelativePosition(nn.Module):
     """Holds a relative position table and gives its bias for any grid.
 
-    In inference the last bias is kept while neither weights nor grid change: the key holds the table's storage and
-    version counter, which every in-place update (optimizer step, loading) advances. A training step builds its own.
+    In inference what was last made from the table is kept while neither weights nor grid change: the key holds the
+    table's storage and version counter, which every in-place update (optimizer step, loading) advances. A training step
+    makes its own.
 
     Args:
         grid: (h, w) patches the table is made for; ``None`` for no table.
@@ -46,7 +46,7 @@ class RelativePosition(nn.Module):
         self.grid = grid
         if grid is not None:
             self.relative_position_bias_table = nn.Parameter(torch.zeros(num_relative_positions(grid), num_heads))
-        self._kept: tuple[tuple, Tensor] | None = None
+        self._kept: tuple[tuple, Any] | None = None
         self.open_bias: OpenGridBias | None = None
         """Set while a graph with open height and width is traced; makes the bias then."""
 
@@ -54,6 +54,12 @@ class RelativePosition(nn.Module):
     def bias_needs_grad(self) -> bool:
         """Whether a backward pass will reach the table."""
         return torch.is_grad_enabled() and self.relative_position_bias_table.requires_grad
+
+    def is_predicting(self, x: Tensor) -> bool:
+        """Whether what is made from the table may be kept: no gradient is wanted, and no graph is being compiled."""
+        return not (
+            torch.compiler.is_compiling() or self.bias_needs_grad or (torch.is_grad_enabled() and x.requires_grad)
+        )
 
     def table_for(self, grid: Grid, dtype: torch.dtype) -> Tensor:
         """Table (R, n) of ``dtype`` for an (h, w) grid. Differentiable."""
@@ -65,15 +71,31 @@ class RelativePosition(nn.Module):
             return self.open_bias(self.relative_position_bias_table.to(dtype), *grid)
         if self.bias_needs_grad or torch.compiler.is_compiling():
             return relative_position_bias(self.table_for(grid, dtype), grid)
+        return self._keep('bias', grid, dtype, lambda table: relative_position_bias(table, grid))
+
+    def blocks_for(self, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """What :func:`~.toeplitz_attention.attend` reads the bias of an (h, w) grid from. Kept, not differentiable."""
+
+        def make(table: Tensor) -> tuple[Tensor, Tensor]:
+            return bias_blocks(table, *grid), table[-NUM_CLS_ROWS:].clone()
+
+        return self._keep('blocks', grid, dtype, make)
+
+    def _keep(self, kind: str, grid: Grid, dtype: torch.dtype, make: Callable[[Tensor], Any]) -> Any:
+        """``make`` of the table for a grid, kept until a key changes."""
         table = self.relative_position_bias_table
         version = None if table.is_inference() else table._version
-        key = (grid, dtype, table.device, id(table), table.data_ptr(), version)
+        key = (kind, grid, dtype, table.device, id(table), table.data_ptr(), version)
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # Free the old one first.
             # A tensor born in inference mode could not take part in a later training step with a frozen table.
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._kept = key, relative_position_bias(self.table_for(grid, dtype), grid)
+                self._kept = key, make(self.table_for(grid, dtype))
         return self._kept[1]
+
+    def kept_tensors(self) -> list[Tensor]:
+        """What is kept at present, see :func:`~.kept.held_bytes`."""
+        return [] if self._kept is None else [*self._kept[1]] if isinstance(self._kept[1], tuple) else [self._kept[1]]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles start without a kept bias."""
@@ -91,12 +113,12 @@ class Attention(RelativePosition):
         attn_drop_rate: Dropout of the attention weights, 0..1.
         proj_drop_rate: Dropout of the output, 0..1.
         impl: How scores meet their bias, all the same numbers to rounding. ``sdpa``: torch's
-            ``scaled_dot_product_attention`` with the bias as a tensor. ``toeplitz``: our operator, which keeps no N x N
-            tensor for the backward pass. ``flex``: torch's ``flex_attention``, which reads the table and never makes
-            the bias; for GPUs (on a CPU torch offers it without gradients, for tests). ``auto``: on a CPU ``toeplitz``
-            for a training step, else ``sdpa``, or in bfloat16 :mod:`~.half_attention`; on a GPU the faster one of
-            ``flex`` and ``sdpa``, measured when a shape is first trained with or has been predicted with often, see
-            :mod:`~.choice`. Where dropout is drawn, in exported graphs and without a table it is ``sdpa`` always.
+            ``scaled_dot_product_attention`` with the bias as a tensor. ``toeplitz``: our operator, which holds no N x N
+            tensor, neither of bias nor of scores. ``flex``: torch's ``flex_attention``, which reads the table and never
+            makes the bias; for GPUs (on a CPU torch offers it without gradients, for tests). ``auto``: on a CPU
+            ``toeplitz``, with a few exceptions; on a GPU the faster one of ``flex`` and ``sdpa``, measured when a shape
+            is first trained with or has been predicted with often, see :mod:`~.choice`. Where dropout is drawn, in
+            exported graphs and without a table it is ``sdpa`` always.
     """
 
     def __init__(
@@ -147,12 +169,12 @@ class Attention(RelativePosition):
             impl = self.impl if self.impl != 'auto' else _fastest_impl(position, q_BnNd, grid)
             if impl == 'flex' and is_watched():
                 impl = 'sdpa'
-        if impl == 'toeplitz':
+        if impl == 'toeplitz' and position.is_predicting(q_BnNd):
+            out_BnNd = attend(q_BnNd, k_BnNd, v_BnNd, *position.blocks_for(grid, q_BnNd.dtype), *grid)
+        elif impl == 'toeplitz':
             out_BnNd = toeplitz_attention(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, q_BnNd.dtype), *grid)
         elif impl == 'flex':
             out_BnNd = flex_attend(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, torch.float32), *grid)
-        elif impl == 'half':
-            out_BnNd = half_attention(q_BnNd, k_BnNd, v_BnNd, position.bias_for(grid, q_BnNd.dtype))
         else:
             bias = None if position is None else position.bias_for(grid, q_BnNd.dtype).unsqueeze(0)
             out_BnNd = F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
@@ -162,17 +184,16 @@ class Attention(RelativePosition):
 def _fastest_impl(position: RelativePosition, q: Tensor, grid: Grid) -> str:
     """What ``auto`` means for one call.
 
-    On a CPU torch's kernel has no gradient for a bias and falls back to naive products. BEiT-B, 512 x 512, 2 images,
-    one layer forward and backward on 2 cores: 0.23 s with our operator against 0.41 s, and no N x N tensor of the 200
-    MB that torch keeps. Without a gradient for the bias torch's kernel is the faster one, except in bfloat16.
+    On a CPU torch's kernel has no gradient for a bias and falls back to naive products, which keep 200 MB a layer for
+    BEiT-B at 512 x 512 and 2 images. In prediction it takes a twentieth less time than our operator and keeps 50 MB of
+    bias a layer for it, where ours keeps 3; in bfloat16 by vectors ours takes two thirds of its time, on a matrix unit
+    torch's is the one to take. With a frozen table its backward pass serves.
     """
     training = position.bias_needs_grad
     if q.device.type == 'cpu':
-        wants_grad = torch.is_grad_enabled() and (training or q.requires_grad)
-        eager_half = q.dtype == torch.bfloat16 and not torch.compiler.is_compiling() and position.open_bias is None
-        if eager_half and not wants_grad and multiplies_bfloat16_by_vectors():
-            return 'half'
-        return 'toeplitz' if training else 'sdpa'
+        frozen = torch.is_grad_enabled() and q.requires_grad and not training
+        slow_half = q.dtype in (torch.bfloat16, torch.float16) and not training and not multiplies_bfloat16_by_vectors()
+        return 'sdpa' if frozen or slow_half else 'toeplitz'
     if q.device.type != 'cuda' or torch.compiler.is_compiling():
         return 'sdpa'
     key = ('attention', tuple(q.shape), tuple(grid), q.dtype, 'training' if training else 'prediction', str(q.device))

@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Made = TypeVar('Made')
@@ -35,3 +36,17 @@ def kept(tensor: Tensor, name: Hashable, make: Callable[[], Made]) -> Made:
         with torch.inference_mode(mode=False), torch.no_grad():
             results[name] = version, make()
     return results[name][1]
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Bytes of all tensors that a model holds: parameters, buffers, and what its layers keep to save work.
+
+    A module tells the latter by a method ``kept_tensors``.
+    """
+    held = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        held += module.kept_tensors() if hasattr(module, 'kept_tensors') else []
+    for tensor in list(held):
+        held += [leaf for leaf in tree_leaves(list(_KEPT.get(tensor, {}).values())) if isinstance(leaf, Tensor)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held}
+    return sum(storages.values())

@@ -1,17 +1,38 @@
-"""Arithmetic of the resampling operators for ``torch.utils.flop_counter``, which cannot look inside them.
+"""Arithmetic of our operators for ``torch.utils.flop_counter``, which cannot look inside them.
 
 Every multiplication of the dense matrices is counted, zeros included, as the counter does for torch's own products.
+Some versions of torch do not count their fused attention on a CPU: mended here, so that rivals are counted alike.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from . import resampling, winograd  # noqa: F401 - they define the operators
+from . import resampling, toeplitz_attention, winograd  # noqa: F401 - they define the operators
 
 Shape = Sequence[int]
+
+
+def attention_flops(q: Shape, k: Shape, *args: object, **_: object) -> int:
+    """Two products over all pairs of a query and a key."""
+    batch, heads, queries, width = q
+    return 4 * batch * heads * queries * k[2] * width
+
+
+def attention_backward_flops(grad: Shape, q: Shape, k: Shape, *args: object, **_: object) -> int:
+    """The weights again, and a product for each of their, the query's, the key's and the value's gradients."""
+    batch, heads, queries, width = q
+    return 10 * batch * heads * queries * k[2] * width
+
+
+register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention)(attention_flops)
+register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention_backward)(attention_backward_flops)
+for _name, _formula in (('', attention_flops), ('_backward', attention_backward_flops)):
+    _fused = getattr(torch.ops.aten, f'_scaled_dot_product_flash_attention_for_cpu{_name}')
+    if _fused not in flop_registry:
+        register_flop_formula(_fused)(_formula)
 
 
 @register_flop_formula(torch.ops.mmseg_beit.winograd_conv)
