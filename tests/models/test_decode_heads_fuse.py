@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from mmseg_beit.models.decode_heads.fuse import ChannelAffine
+from mmseg_beit.models.layers.kept import held_bytes
 from mmseg_beit.registry import MODELS
 
 NORM = dict(type='BN', requires_grad=True)
@@ -60,10 +62,28 @@ def test_the_fused_model_gives_the_same_logits(model, image):
         before = model.inference(image)
         after = model.fuse().inference(image)
     assert (after - before).abs().max() <= 1e-5 * before.abs().max()
-    assert not any(module.with_norm for module in model.modules() if hasattr(module, 'with_norm'))
+    norms = [module.norm for module in model.modules() if getattr(module, 'with_norm', False)]
+    assert norms and all(type(norm) is ChannelAffine for norm in norms)
     assert isinstance(model.decode_head.lateral_convs[0].conv, torch.nn.Identity)
     assert isinstance(model.decode_head.lateral_convs[1].conv, torch.nn.Identity)
     assert isinstance(model.decode_head.lateral_convs[2].conv, torch.nn.Conv2d)
+
+
+def test_fusing_holds_little_beside_the_weights(model):
+    """No second copy of a 3x3 convolution over channels, which most of a head's weights are."""
+    before, parameters = held_bytes(model), list(model.parameters())
+    model.fuse()
+    assert model.decode_head.fpn_bottleneck.conv.weight.permute(2, 1, 3, 0).is_contiguous()
+    assert not model.decode_head.fpn_bottleneck.conv.weight.requires_grad
+    folded = [conv.weight.nbytes for conv in model.neck.modules() if isinstance(conv, torch.nn.ConvTranspose2d)]
+    laterals = [conv.conv.weight.nbytes for conv in model.decode_head.lateral_convs[2:]]
+    small = 1500 * 4  # scales, shifts and 1x1 convolutions
+    assert held_bytes(model) - before <= sum(folded) + sum(laterals) + small + 1000 * 4
+    model.unfuse()
+    assert held_bytes(model) == before
+    assert all(
+        a is b and a.requires_grad and a.is_contiguous() for a, b in zip(model.parameters(), parameters, strict=True)
+    )
 
 
 def test_unfusing_restores_every_bit(model, image):

@@ -1,8 +1,12 @@
 """Folding what follows a convolution into it, for inference, and taking it back.
 
-A batch norm that uses its running statistics scales and shifts each channel: it becomes part of the convolution before
-it. A 1x1 convolution of a map that a transposed convolution has just made becomes part of that one (BEiT's pyramid ends
-its two finer levels so, and UPerHead begins them with a 1x1 convolution: a tenth of the head's products).
+A batch norm that uses its running statistics scales and shifts each channel: it becomes part of a small convolution
+before it. Behind a larger kernel it becomes a scale and a shift in place, which take no longer than the bias that the
+folded convolution would add, and no second copy of weights that are most of a head's. A 1x1 convolution of a map that a
+transposed convolution has just made becomes part of that one (BEiT's pyramid ends its two finer levels so, and UPerHead
+begins them with a 1x1 convolution: a tenth of the head's products).
+
+Weights whose products are taken before a resizing are laid out in memory as those products read them.
 """
 
 from collections.abc import Iterator
@@ -15,16 +19,42 @@ from mmseg.models.necks import Feature2Pyramid
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..layers.taps import in_order_of_taps
+from ..layers.tracing import is_exporting
+
+
+class ChannelAffine(nn.Module):
+    """A batch norm with running statistics as a scale and a shift of each channel, in place where nothing forbids it.
+
+    Args:
+        norm: The batch norm.
+        dtype: Of scale and shift.
+    """
+
+    def __init__(self, norm: _BatchNorm, dtype: torch.dtype) -> None:
+        super().__init__()
+        scale, shift = _scale_and_shift(norm)
+        self.register_buffer('scale', scale.to(dtype)[:, None, None])
+        self.register_buffer('shift', shift.to(dtype)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) to the same; ``x`` is overwritten in prediction."""
+        scale, shift = self.scale.to(x.dtype), self.shift.to(x.dtype)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_exporting():
+            return torch.addcmul(shift, x, scale)
+        return torch.addcmul(shift, x, scale, out=x)
+
 
 class Fusible:
     """Gives a module ``fuse()`` and ``unfuse()``. Stands before the module's class in the bases.
 
     The fused module gives the same numbers to rounding with fewer passes over its maps. The original tensors are kept
-    beside the folded ones, so that ``unfuse()`` restores them bit for bit; the memory for both is the price. A fused
-    module saves its original state, and going to training or loading a state unfuses it.
+    beside those that replace them, so that ``unfuse()`` restores every bit. A fused module saves its original state,
+    and going to training or loading a state unfuses it.
     """
 
     _originals: list[tuple[nn.Module, str, object]] | None = None
+    _laid_out: list[tuple[nn.Parameter, bool]]
 
     @property
     def is_fused(self) -> bool:
@@ -37,7 +67,7 @@ class Fusible:
         if self.is_fused:
             return self
         self.eval()
-        self._originals = []
+        self._originals, self._laid_out = [], []
         for module in list(self.modules()):
             if isinstance(module, ConvModule):
                 self._fuse_conv_module(module)
@@ -45,6 +75,8 @@ class Fusible:
                 self._fuse_sequential(module)
         if isinstance(getattr(self, 'neck', None), Feature2Pyramid):
             self._fuse_pyramid(self.neck, getattr(self, 'decode_head', None))
+        for conv in [conv for module in self.modules() for conv in getattr(module, 'convs_of_resized', list)()]:
+            self._lay_out(conv.weight)
         self._loading_hook = self._register_load_state_dict_pre_hook(self._unfuse_before_loading)
         return self
 
@@ -54,6 +86,9 @@ class Fusible:
             setattr(module, name, value)
         if self.is_fused:
             self._loading_hook.remove()
+            for weight, requires_grad in self._laid_out:
+                weight.data = weight.data.contiguous()
+                weight.requires_grad_(requires_grad)
         self._originals = None
         return self
 
@@ -91,22 +126,29 @@ class Fusible:
         self._originals.append((module, name, getattr(module, name)))
         setattr(module, name, value)
 
+    def _lay_out(self, weight: nn.Parameter) -> None:
+        self._laid_out.append((weight, weight.requires_grad))
+        weight.data = in_order_of_taps(weight.data)
+        weight.requires_grad_(False)
+
     def _set_conv(self, conv: nn.Module, weight: Tensor, bias: Tensor) -> None:
         self._replace(conv, 'weight', nn.Parameter(weight, requires_grad=False))
         self._replace(conv, 'bias', nn.Parameter(bias, requires_grad=False))
 
     def _fuse_norm(self, conv: nn.Module, norm: _BatchNorm) -> None:
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        scale = scale if norm.weight is None else scale * norm.weight.double()
-        bias = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()
-        bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
+        scale, bias = _scale_and_shift(norm)
+        bias = bias if conv.bias is None else bias + conv.bias.double() * scale
         shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
         dtype = conv.weight.dtype
         self._set_conv(conv, (conv.weight.double() * scale.view(shape)).to(dtype), bias.to(dtype))
 
     def _fuse_conv_module(self, module: ConvModule) -> None:
         in_order = module.order.index('norm') == module.order.index('conv') + 1
-        if module.with_norm and in_order and not module.with_spectral_norm and _foldable(module.conv, module.norm):
+        if not (module.with_norm and in_order and _foldable(module.conv, module.norm)) or module.with_spectral_norm:
+            return
+        if max(module.conv.kernel_size) > 1:
+            self._replace(module, module.norm_name, ChannelAffine(module.norm, module.conv.weight.dtype))
+        else:
             self._fuse_norm(module.conv, module.norm)
             self._replace(module, 'with_norm', False)
 
@@ -135,6 +177,14 @@ class Fusible:
             dtype = last.weight.dtype
             self._set_conv(last, weight.to(dtype), bias.to(dtype))
             self._replace(lateral, 'conv', nn.Identity())
+
+
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a batch norm with its running statistics does to each channel, float64 (C,) each."""
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    return scale.detach(), (shift if norm.bias is None else shift + norm.bias.double()).detach()
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:

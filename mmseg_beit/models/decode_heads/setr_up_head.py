@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mmseg.models.decode_heads import SETRUPHead as MMSegSETRUPHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..layers.resampling import resize
@@ -18,6 +18,10 @@ class SETRUPHead(UpsampledLossMixin, MMSegSETRUPHead):
     Each convolution after an upsampling takes its products before it, and so does the classifier: bilinear weights sum
     to one, so its bias survives, and dropout of whole channels draws the same channels at either size.
     """
+
+    def convs_of_resized(self) -> list[nn.Module]:
+        """The convolutions over resized maps."""
+        return [conv.conv for conv, _ in list(self.up_convs)[1:]]
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits float (B, K, H, W) of the selected map (B, C, h, w); H is h times ``up_scale`` once per stage."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..layers.resampling import resize
@@ -18,6 +18,10 @@ class UPerHead(UpsampledLossMixin, MMSegUPerHead):
     Two convolutions read maps that are merely upsampled and take their products before that: the fusion over all
     levels, and the pyramid pooling's over its pooled maps. See :mod:`mmseg_beit.models.layers.resampling`.
     """
+
+    def convs_of_resized(self) -> list[nn.Module]:
+        """The convolutions over resized maps."""
+        return [self.bottleneck.conv, self.fpn_bottleneck.conv]
 
     def psp_forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pyramid pooling of the last map: float (B, C, h, w) to (B, channels, h, w)."""

@@ -68,15 +68,6 @@ def far_conv_flops(
     return total
 
 
-@register_flop_formula(torch.ops.mmseg_beit.far_conv_of_matrices)
-def far_conv_of_matrices_flops(
-    maps: Sequence[Shape], matrices: Sequence[Shape], kernel: int, height: int, width: int, *args: object, **_: object
-) -> int:
-    """As from the weights themselves."""
-    num_out = sum(matrix[2] for matrix in matrices[:: len(maps)]) // kernel
-    return far_conv_flops(maps, [(num_out, m[1], kernel, kernel) for m in maps], height, width)
-
-
 @register_flop_formula(torch.ops.mmseg_beit.winograd_conv_half)
 def winograd_conv_half_flops(x: Shape, weight: Shape, out_shape: Shape | None = None, **_: object) -> int:
     """The products; the transforms do not multiply."""

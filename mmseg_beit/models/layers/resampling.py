@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .hardware import multiplies_bfloat16_by_vectors
 from .kept import kept
-from .taps import by_rows, plain_far_conv, resize, tap_matrices, taps_are_faster
+from .taps import by_rows, in_order_of_taps, plain_far_conv, resize, tap_matrices, taps_are_faster
 from .winograd import winograd_conv
 from .winograd_half import transform_weight, winograd_conv_half
 
@@ -152,19 +152,18 @@ def _conv_of_far(
     predicting: bool,
 ) -> Tensor:
     """The share of the maps (B, C_m, h_m, w_m) whose products are taken before their resizing: (B, O, H, W)."""
-    weights = [weight[:, share] for share in shares]
+    dtype = maps[0].dtype
+
+    def in_dtype() -> list[Tensor]:
+        return [weight[:, share].to(dtype) for share in shares]
+
     if maps[0].device.type != 'cpu':
-        return plain_far_conv(maps, [w.to(maps[0].dtype) for w in weights], *size, align_corners)
-    if not predicting or weight.requires_grad:
-        return _far_conv(maps, [w.to(maps[0].dtype) for w in weights], *size, align_corners)
-    chunks = _channel_chunks(maps, weights, size[0])
+        return plain_far_conv(maps, in_dtype(), *size, align_corners)
+    if not predicting or weight.requires_grad or weight.dtype == dtype:
+        return _far_conv(maps, in_dtype(), *size, align_corners)
     places = tuple((share.start, share.stop) for share in shares)
-
-    def matrices() -> list[Tensor]:
-        return [by_rows(w[chunk].to(maps[0].dtype)).contiguous() for chunk in chunks for w in weights]
-
-    prepared = kept(weight, ('far', places, len(chunks), maps[0].dtype), matrices)
-    return _far_conv_of_matrices(maps, prepared, weight.shape[2], *size, align_corners)
+    prepared = kept(weight, ('far', places, dtype), lambda: [in_order_of_taps(w) for w in in_dtype()])
+    return _far_conv(maps, prepared, *size, align_corners)
 
 
 @torch.library.custom_op('mmseg_beit::far_conv', mutates_args=())
@@ -173,22 +172,32 @@ def _far_conv(maps: list[Tensor], weights: list[Tensor], height: int, width: int
     out = _empty_far_conv(maps, weights, height, width, align_corners)
     rows, cols = _joint_matrices(maps, weights[0].shape[2], height, width, align_corners)
     for chunk in _channel_chunks(maps, weights, height):
-        _far_chunk(maps, [by_rows(weight[chunk]) for weight in weights], rows, cols, out[:, chunk])
+        _far_chunk(maps, [_by_taps(weight[chunk]) for weight in weights], rows, cols, out[:, chunk])
     return out
 
 
+def _by_taps(weight: Tensor) -> Tensor:
+    """(O, C, k, k) as matrices (row of the kernel, C, column, O): a view of a weight that is laid out for it."""
+    by_taps = weight.permute(2, 1, 3, 0)
+    return by_taps if by_taps.stride(3) == 1 else by_taps.contiguous()
+
+
 def _far_chunk(maps: list[Tensor], matrices: list[Tensor], rows: list[Tensor], cols: Tensor, out: Tensor) -> None:
-    """Fills the output channels ``out``, (B, O, H, W), of one matrix (k, C, k O) for each map."""
+    """Fills the output channels ``out``, (B, O, H, W), of matrices (k, C, k, O) for each map."""
     height, num_out = out.shape[2], out.shape[1]
     kernel = len(matrices[0])
     for image, of_image in enumerate(out.permute(0, 2, 3, 1)):
         across = out.new_empty(height, cols.shape[1], num_out)
         parts = across.split([kernel * m.shape[3] for m in maps], dim=1)
-        for m, matrix, to_rows, part in zip(maps, matrices, rows, parts, strict=True):
+        for m, of_map, to_rows, part in zip(maps, matrices, rows, parts, strict=True):
             pixels = _pixels(m[image])
-            taps = pixels.new_empty(kernel, len(pixels), matrix.shape[2])
-            for of_row, to_row in zip(taps, matrix, strict=True):
-                torch.mm(pixels, to_row, out=of_row)
+            taps = pixels.new_empty(kernel, len(pixels), kernel, num_out)
+            for of_row, to_row in zip(taps, of_map, strict=True):
+                if to_row.is_contiguous():
+                    torch.mm(pixels, to_row.flatten(1), out=of_row.flatten(1))
+                    continue
+                for column in range(kernel):
+                    torch.mm(pixels, to_row[:, column], out=of_row[:, column])
             torch.mm(to_rows, taps.view(to_rows.shape[1], -1), out=part.view(height, -1))
             del taps
         of_image.copy_(torch.bmm(cols.expand(height, -1, -1), across))
@@ -196,37 +205,9 @@ def _far_chunk(maps: list[Tensor], matrices: list[Tensor], rows: list[Tensor], c
 
 @_far_conv.register_fake
 def _empty_far_conv(maps: list[Tensor], weights: list[Tensor], height: int, width: int, align_corners: bool) -> Tensor:
-    return _empty_like_far(maps, weights[0].shape[0], height, width)
-
-
-def _empty_like_far(maps: list[Tensor], num_out: int, height: int, width: int) -> Tensor:
     # Not a view, or autograd would refuse to add to it in place.
-    shape = (maps[0].shape[0], num_out, height, width)
+    shape = (maps[0].shape[0], weights[0].shape[0], height, width)
     return torch.empty(shape, dtype=maps[0].dtype, device=maps[0].device, memory_format=torch.channels_last)
-
-
-@torch.library.custom_op('mmseg_beit::far_conv_of_matrices', mutates_args=())
-def _far_conv_of_matrices(
-    maps: list[Tensor], matrices: list[Tensor], kernel: int, height: int, width: int, align_corners: bool
-) -> Tensor:
-    """As :func:`_far_conv` from prepared matrices (k, C_m, k O): those of the first output channels come first."""
-    chunks = [matrices[i : i + len(maps)] for i in range(0, len(matrices), len(maps))]
-    out = _empty_far_conv_of_matrices(maps, matrices, kernel, height, width, align_corners)
-    rows, cols = _joint_matrices(maps, kernel, height, width, align_corners)
-    start = 0
-    for of_chunk in chunks:
-        stop = start + of_chunk[0].shape[2] // kernel
-        _far_chunk(maps, of_chunk, rows, cols, out[:, start:stop])
-        start = stop
-    return out
-
-
-@_far_conv_of_matrices.register_fake
-def _empty_far_conv_of_matrices(
-    maps: list[Tensor], matrices: list[Tensor], kernel: int, height: int, width: int, align_corners: bool
-) -> Tensor:
-    num_out = sum(matrix.shape[2] for matrix in matrices[:: len(maps)]) // kernel
-    return _empty_like_far(maps, num_out, height, width)
 
 
 @torch.library.custom_op('mmseg_beit::far_conv_backward', mutates_args=())

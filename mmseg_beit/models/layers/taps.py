@@ -71,6 +71,11 @@ def by_rows(weight: Tensor) -> Tensor:
     return weight.permute(2, 1, 3, 0).flatten(2)
 
 
+def in_order_of_taps(weight: Tensor) -> Tensor:
+    """The weight (O, C, k, k) with its numbers in memory in the order (row of the kernel, C, column, O)."""
+    return weight.permute(2, 1, 3, 0).contiguous().permute(3, 1, 0, 2)
+
+
 def _matrices_like(m: Tensor, kernel: int, height: int, width: int, align_corners: bool) -> tuple[Tensor, Tensor]:
     """:func:`tap_matrices` on a map's device and in its dtype; on a GPU kept there, as a copy would wait for it."""
     if m.device.type == 'cpu' or torch.compiler.is_compiling():
