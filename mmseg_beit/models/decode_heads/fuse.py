@@ -177,6 +177,8 @@ class Fusible:
             dtype = last.weight.dtype
             self._set_conv(last, weight.to(dtype), bias.to(dtype))
             self._replace(lateral, 'conv', nn.Identity())
+            if isinstance(getattr(lateral, 'activate', None), nn.ReLU):  # The neck's map is now this module's own.
+                self._replace(lateral.activate, 'inplace', True)
 
 
 def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..layers.resampling import resize
+from ..layers.tracing import is_exporting
 from ..losses import UpsampledLossMixin
 from .convolve import convolve
 
@@ -35,7 +37,9 @@ class UPerHead(UpsampledLossMixin, MMSegUPerHead):
         maps = [conv(x) for conv, x in zip(self.lateral_convs, inputs[:-1], strict=True)]
         maps.append(self.psp_forward(inputs))
         for i in range(len(maps) - 1, 0, -1):
-            maps[i - 1] = maps[i - 1] + resize(maps[i], maps[i - 1].shape[2:], self.align_corners)
+            above = resize(maps[i], maps[i - 1].shape[2:], self.align_corners)
+            # The lateral maps are this head's own; a gradient may need them as they are.
+            maps[i - 1] = maps[i - 1] + above if torch.is_grad_enabled() or is_exporting() else maps[i - 1].add_(above)
         for i, conv in enumerate(self.fpn_convs):
             maps[i] = convolve(conv, [maps[i]], maps[i].shape[2:], self.align_corners)
         return convolve(self.fpn_bottleneck, maps, maps[0].shape[2:], self.align_corners)

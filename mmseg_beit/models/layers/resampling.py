@@ -109,17 +109,23 @@ def conv_of_maps(
     far = [_is_far(m, weight[:, share], size, align_corners) for m, share in zip(maps, shares, strict=True)]
     predicting = not (torch.is_grad_enabled() and any(t.requires_grad for t in (*maps, weight)))
     out = None
-    if any(far):
-        far_maps = [m for m, is_far in zip(maps, far, strict=True) if is_far]
-        far_shares = [share for share, is_far in zip(shares, far, strict=True) if is_far]
-        out = _conv_of_far(far_maps, weight, far_shares, size, align_corners, predicting)
     if not all(far):
         resized = [resize(m, size, align_corners) for m, is_far in zip(maps, far, strict=True) if not is_far]
         x = resized[0] if len(resized) == 1 else torch.cat(resized, dim=1)
         near_shares = [share for share, is_far in zip(shares, far, strict=True) if not is_far]
-        summand = _conv_of_near(x, weight, near_shares, bias, predicting)
-        return summand if out is None else summand.add_(out)
-    return out if bias is None else out.add_(bias[:, None, None])
+        out = _conv_of_near(x, weight, near_shares, bias, predicting)
+        if not any(far):
+            return out
+    far_maps = [m for m, is_far in zip(maps, far, strict=True) if is_far]
+    far_shares = [share for share, is_far in zip(shares, far, strict=True) if is_far]
+    of_far = _far_weights(far_maps, weight, far_shares, predicting)
+    if out is None:
+        out = _conv_of_far(far_maps, of_far, size, align_corners)
+        return out if bias is None else out.add_(bias[:, None, None])
+    if device == 'cpu' and predicting and not torch.compiler.is_compiling():
+        _fill_far(out, far_maps, of_far, align_corners, add=True)
+        return out
+    return out.add_(_conv_of_far(far_maps, of_far, size, align_corners))
 
 
 def _conv_of_near(x: Tensor, weight: Tensor, shares: list[slice], bias: Tensor | None, predicting: bool) -> Tensor:
@@ -143,37 +149,39 @@ def _conv_of_near(x: Tensor, weight: Tensor, shares: list[slice], bias: Tensor |
     return out if bias is None else out.add_(bias[:, None, None])
 
 
-def _conv_of_far(
-    maps: list[Tensor],
-    weight: Tensor,
-    shares: list[slice],
-    size: tuple[int, int],
-    align_corners: bool,
-    predicting: bool,
-) -> Tensor:
-    """The share of the maps (B, C_m, h_m, w_m) whose products are taken before their resizing: (B, O, H, W)."""
+def _far_weights(maps: list[Tensor], weight: Tensor, shares: list[slice], predicting: bool) -> list[Tensor]:
+    """Each far map's share (O, C_m, k, k) of the weight in the maps' dtype."""
     dtype = maps[0].dtype
 
     def in_dtype() -> list[Tensor]:
         return [weight[:, share].to(dtype) for share in shares]
 
-    if maps[0].device.type != 'cpu':
-        return plain_far_conv(maps, in_dtype(), *size, align_corners)
-    if not predicting or weight.requires_grad or weight.dtype == dtype:
-        return _far_conv(maps, in_dtype(), *size, align_corners)
+    if maps[0].device.type != 'cpu' or not predicting or weight.requires_grad or weight.dtype == dtype:
+        return in_dtype()
     places = tuple((share.start, share.stop) for share in shares)
-    prepared = kept(weight, ('far', places, dtype), lambda: [in_order_of_taps(w) for w in in_dtype()])
-    return _far_conv(maps, prepared, *size, align_corners)
+    return kept(weight, ('far', places, dtype), lambda: [in_order_of_taps(w) for w in in_dtype()])
+
+
+def _conv_of_far(maps: list[Tensor], weights: list[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+    """The share of the maps (B, C_m, h_m, w_m) whose products are taken before their resizing: (B, O, H, W)."""
+    conv = _far_conv if maps[0].device.type == 'cpu' else plain_far_conv
+    return conv(maps, weights, *size, align_corners)
 
 
 @torch.library.custom_op('mmseg_beit::far_conv', mutates_args=())
 def _far_conv(maps: list[Tensor], weights: list[Tensor], height: int, width: int, align_corners: bool) -> Tensor:
-    """The far maps' share on a CPU, (B, O, H, W) channels last, a few output channels at a time."""
+    """The far maps' share on a CPU, (B, O, H, W) channels last."""
     out = _empty_far_conv(maps, weights, height, width, align_corners)
+    _fill_far(out, maps, weights, align_corners, add=False)
+    return out
+
+
+def _fill_far(out: Tensor, maps: list[Tensor], weights: list[Tensor], align_corners: bool, add: bool) -> None:
+    """Writes or adds the far maps' share to (B, O, H, W), a few output channels at a time."""
+    height, width = out.shape[2:]
     rows, cols = _joint_matrices(maps, weights[0].shape[2], height, width, align_corners)
     for chunk in _channel_chunks(maps, weights, height):
-        _far_chunk(maps, [_by_taps(weight[chunk]) for weight in weights], rows, cols, out[:, chunk])
-    return out
+        _far_chunk(maps, [_by_taps(weight[chunk]) for weight in weights], rows, cols, out[:, chunk], add)
 
 
 def _by_taps(weight: Tensor) -> Tensor:
@@ -182,8 +190,10 @@ def _by_taps(weight: Tensor) -> Tensor:
     return by_taps if by_taps.stride(3) == 1 else by_taps.contiguous()
 
 
-def _far_chunk(maps: list[Tensor], matrices: list[Tensor], rows: list[Tensor], cols: Tensor, out: Tensor) -> None:
-    """Fills the output channels ``out``, (B, O, H, W), of matrices (k, C, k, O) for each map."""
+def _far_chunk(
+    maps: list[Tensor], matrices: list[Tensor], rows: list[Tensor], cols: Tensor, out: Tensor, add: bool
+) -> None:
+    """Fills the output channels ``out``, (B, O, H, W), of matrices (k, C, k, O) for each map, or adds to them."""
     height, num_out = out.shape[2], out.shape[1]
     kernel = len(matrices[0])
     for image, of_image in enumerate(out.permute(0, 2, 3, 1)):
@@ -200,7 +210,11 @@ def _far_chunk(maps: list[Tensor], matrices: list[Tensor], rows: list[Tensor], c
                     torch.mm(pixels, to_row[:, column], out=of_row[:, column])
             torch.mm(to_rows, taps.view(to_rows.shape[1], -1), out=part.view(height, -1))
             del taps
-        of_image.copy_(torch.bmm(cols.expand(height, -1, -1), across))
+        product = torch.bmm(cols.expand(height, -1, -1), across)
+        if add:
+            of_image += product
+        else:
+            of_image.copy_(product)
 
 
 @_far_conv.register_fake
