@@ -18,6 +18,9 @@ from mmseg_beit.models.layers.kept import held_bytes
 __all__ = ['Measurement', 'count_gflop', 'held_bytes', 'interleave', 'matmul_gflops', 'weight_bytes']
 
 
+_SECONDS_OF_ROUNDS = 60.0
+
+
 @dataclass
 class Measurement:
     """What one contestant of a row took: seconds of each round, and the most memory above its start, in MB.
@@ -45,9 +48,11 @@ def interleave(
 ) -> dict[str, Measurement]:
     """Runs each contestant once unmeasured, then all in turns, the order reversed every other round.
 
+    Where a round takes long there are fewer of them, one at least: those that begin within a minute.
+
     Args:
         contestants: Functions by name.
-        rounds: Measured runs of each.
+        rounds: Most measured runs of each.
         device: ``cpu`` or ``cuda``.
         gflop: Arithmetic of each, where it cannot be counted; ``None`` to count it.
 
@@ -61,7 +66,10 @@ def interleave(
         else:
             function()
             results[name].gflop = gflop
+    begin = time.perf_counter()
     for i in range(rounds):
+        if i and time.perf_counter() - begin > _SECONDS_OF_ROUNDS:
+            break
         for name in list(contestants)[:: -1 if i % 2 else 1]:
             seconds, peak_mb = _run(contestants[name], device)
             results[name].seconds.append(seconds)
