@@ -21,9 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('rows', nargs='*', metavar='ROW', help=f'some of: {", ".join(ROWS)} (default: all)')
     parser.add_argument('--size', choices=('base', 'large'), default='base')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument(
-        '--rounds', type=int, default=3, help='most measured runs of each contestant; fewer where they take long'
-    )
+    parser.add_argument('--rounds', type=int, default=3, help='most measured runs of each, fewer where slow')
     parser.add_argument('--tiny', action='store_true', help='a fraction of the widths: does it run, not how fast')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent / 'results', help='folder for .md and .json')
     parser.add_argument('--no-save', action='store_true', help='print only')

@@ -69,6 +69,35 @@ def test_kept_bias_follows_the_weights_and_the_grid():
         assert attn.bias_for((5, 3), torch.bfloat16).shape == (4, 16, 16)
 
 
+def test_kept_blocks_follow_the_weights_and_the_grid():
+    attn = tiny().layers[0].attn
+    table = attn.relative_position_bias_table
+    with torch.no_grad():
+        kept = attn.blocks_for((4, 4), torch.float32)
+        assert attn.blocks_for((4, 4), torch.float32) is kept
+        assert attn.kept_tensors() == [*kept]
+        first = [tensor.clone() for tensor in kept]
+        table.mul_(2)
+        for actual, expected in zip(attn.blocks_for((4, 4), torch.float32), first, strict=True):
+            torch.testing.assert_close(actual, 2 * expected)
+        blocks, cls_rows = attn.blocks_for((5, 3), torch.bfloat16)
+        assert blocks.shape == (4, 3, 9 * 3) and blocks.dtype == cls_rows.dtype == torch.bfloat16
+
+
+def test_predictions_follow_an_optimizer_step_and_a_loaded_state():
+    model, img = tiny().eval(), torch.randn(1, 3, 32, 32)
+    state = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        first = model(img)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
+    model(img)[0].sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert (model(img)[0] - first).abs().max() > 1e-3
+        model.load_state_dict(state)
+        torch.testing.assert_close(model(img)[0], first)
+
+
 def test_bias_kept_in_inference_mode_serves_a_later_training_step():
     model = tiny()
     for layer in model.layers:

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_beit.models.layers import num_relative_positions, relative_position_bias, toeplitz_attention
 from mmseg_beit.models.layers.toeplitz_attention import attend, bias_blocks, reduce_blocks
@@ -65,6 +66,18 @@ def test_prediction_from_kept_blocks(dtype, tolerance, tile_bytes, monkeypatch):
     exact = formula(*(x.double() for x in (q, k, v, table)), 4, 5)
     assert out.dtype == dtype and out.transpose(1, 2).is_contiguous()
     assert (out - exact).norm() <= tolerance * exact.norm()
+
+
+def test_a_counter_of_arithmetic_sees_all_products():
+    inputs = make_inputs(3, 4, dtype=torch.float32)
+    q, k, v, table = (x.detach() for x in inputs)
+    products = 4 * 2 * 3 * 13 * 13 * 8
+    with FlopCounterMode(display=False) as counter:
+        attend(q, k, v, bias_blocks(table, 3, 4), table[-3:], 3, 4)
+    assert counter.get_total_flops() == products
+    with FlopCounterMode(display=False) as counter:
+        toeplitz_attention(*inputs, 3, 4).sum().backward()
+    assert counter.get_total_flops() == products + 10 * products // 4
 
 
 def test_bfloat16_is_as_close_as_its_rounding():

@@ -1,7 +1,8 @@
 """Arithmetic of our operators for ``torch.utils.flop_counter``, which cannot look inside them.
 
 Every multiplication of the dense matrices is counted, zeros included, as the counter does for torch's own products.
-Some versions of torch do not count their fused attention on a CPU: mended here, so that rivals are counted alike.
+Some versions of torch do not count their fused attention on a CPU, and none so far ``baddbmm_``: mended here, so that all
+are counted alike.
 """
 
 import math
@@ -29,6 +30,8 @@ def attention_backward_flops(grad: Shape, q: Shape, k: Shape, *args: object, **_
 
 register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention)(attention_flops)
 register_flop_formula(torch.ops.mmseg_beit.toeplitz_attention_backward)(attention_backward_flops)
+if torch.ops.aten.baddbmm_ not in flop_registry:
+    flop_registry[torch.ops.aten.baddbmm_] = flop_registry[torch.ops.aten.baddbmm]
 for _name, _formula in (('', attention_flops), ('_backward', attention_backward_flops)):
     _fused = getattr(torch.ops.aten, f'_scaled_dot_product_flash_attention_for_cpu{_name}')
     if _fused not in flop_registry:

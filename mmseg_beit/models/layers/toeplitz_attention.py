@@ -114,7 +114,7 @@ def _attend_backward(
     grad_blocks, grad_cls_rows = torch.zeros_like(blocks, dtype=exact), torch.zeros_like(cls_rows, dtype=exact)
     k_Bnrd, v_Bnrd = k.flip(2), v.flip(2)
     # The row sums of weights times their gradient, without the weights.
-    delta = (grad * out).sum(-1, keepdim=True, dtype=exact).to(q.dtype)
+    delta = (grad * out).sum(-1, keepdim=True, dtype=exact)
 
     # The class token's query first: it fills the sums that the tiles add to.
     weights, query, grad_out = _cls_weights(q, k_Bnrd, cls_rows), q[:, :, :1], grad[:, :, :1]
