@@ -1,8 +1,8 @@
 """Arithmetic of our operators for ``torch.utils.flop_counter``, which cannot look inside them.
 
 Every multiplication of the dense matrices is counted, zeros included, as the counter does for torch's own products.
-Some versions of torch do not count their fused attention on a CPU, and none so far ``baddbmm_``: mended here, so that all
-are counted alike.
+Some versions of torch do not count their fused attention on a CPU, and none so far ``baddbmm_``: mended here, so that
+all are counted alike.
 """
 
 import math
