@@ -6,7 +6,7 @@ folded convolution would add, and no second copy of weights that are most of a h
 transposed convolution has just made becomes part of that one (BEiT's pyramid ends its two finer levels so, and UPerHead
 begins them with a 1x1 convolution: a tenth of the head's products).
 
-Weights whose products are taken before a resizing are laid out in memory as those products read them.
+On a CPU, weights whose products are taken before a resizing are laid out in memory as those products read them.
 """
 
 from collections.abc import Iterator
@@ -127,6 +127,8 @@ class Fusible:
         setattr(module, name, value)
 
     def _lay_out(self, weight: nn.Parameter) -> None:
+        if weight.device.type != 'cpu':  # Elsewhere the plain convolution may be chosen, whose libraries have layouts.
+            return
         self._laid_out.append((weight, weight.requires_grad))
         weight.data = in_order_of_taps(weight.data)
         weight.requires_grad_(False)
