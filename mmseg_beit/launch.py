@@ -124,7 +124,10 @@ def one_voice(main: Callable[[], int | None], wait: float = 5.0) -> int | None:
         What ``main`` returns.
     """
     try:
-        return main()
+        status = main()
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # Its threads may abort a process that ends under them.
+        return status
     except InputError as error:
         if process_rank() > 0:
             time.sleep(wait)
