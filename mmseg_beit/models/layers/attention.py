@@ -18,6 +18,7 @@ from .choice import choose
 from .dynamic import OpenGridBias
 from .flex import flex_attend
 from .hardware import multiplies_bfloat16_by_vectors
+from .linear import linear, linear_of
 from .position import NUM_CLS_ROWS, Grid, num_relative_positions, relative_position_bias, resize_relative_position_table
 from .toeplitz_attention import attend, bias_blocks, toeplitz_attention
 from .tracing import is_exporting, is_watched
@@ -159,7 +160,7 @@ class Attention(RelativePosition):
         qkv_bias = None
         if self.q_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x_BND, self.qkv.weight, qkv_bias)
+        qkv = linear_of(x_BND, self.qkv.weight, qkv_bias)
         q_BnNd, k_BnNd, v_BnNd = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
         position = self if self.grid is not None else shared
@@ -178,7 +179,7 @@ class Attention(RelativePosition):
         else:
             bias = None if position is None else position.bias_for(grid, q_BnNd.dtype).unsqueeze(0)
             out_BnNd = F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
-        return self.proj_drop(self.proj(out_BnNd.transpose(1, 2).flatten(2)))
+        return self.proj_drop(linear(self.proj, out_BnNd.transpose(1, 2).flatten(2)))
 
 
 def _fastest_impl(position: RelativePosition, q: Tensor, grid: Grid) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, RelativePosition
 from .gelu_linear import gelu_linear
+from .linear import linear
 from .position import Grid
 
 
@@ -74,11 +75,13 @@ class FeedForward(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """Float (B, N, D) to the same shape."""
         *stages, last, drop = self.layers
-        linear, act, inner_drop = stages.pop()
+        first, act, inner_drop = stages.pop()
         for stage in stages:
             x_BND = stage(x_BND)
-        hidden = linear(x_BND)
         exact_gelu = type(act) is nn.GELU and act.approximate == 'none' and type(last) is nn.Linear
+        if exact_gelu and not torch.is_grad_enabled():
+            return drop(linear(last, inner_drop(linear(first, x_BND, gelu=True))))
+        hidden = first(x_BND)
         # A compiler decides by itself what to keep.
         if exact_gelu and inner_drop.p == 0 and hidden.requires_grad and not torch.compiler.is_compiling():
             return drop(gelu_linear(hidden, last.weight, last.bias))
