@@ -1,10 +1,10 @@
 """Equal ways to compute something, the fastest chosen by measurement: once for each shape, on the device at hand.
 
-For GPUs, whose makers, generations and libraries differ too much for a rule, and for the libraries of a CPU. The first call with a new key runs every
-candidate a few times on random tensors and keeps the name of the fastest. Where nothing can or may be measured a fixed
-rule decides instead: in graphs being traced, compiled or captured, under counters of arithmetic, under
-``torch.use_deterministic_algorithms``, and with ``MMSEG_BEIT_MEASURE=0`` in the environment. Different runs may choose
-differently, so their numbers agree to rounding only.
+For GPUs, whose makers, generations and libraries differ too much for a rule, and for the libraries of a CPU. The
+first call with a new key runs every candidate a few times on random tensors and keeps the name of the fastest. Where
+nothing can or may be measured a fixed rule decides instead: in graphs being traced, compiled or captured, under
+counters of arithmetic, under ``torch.use_deterministic_algorithms``, and with ``MMSEG_BEIT_MEASURE=0`` in the
+environment. Different runs may choose differently, so their numbers agree to rounding only.
 """
 
 import logging
