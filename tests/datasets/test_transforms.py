@@ -102,6 +102,11 @@ def test_png_with_a_wrong_checksum_is_refused(pairs):
         LoadAnnotations()(item(pairs))
 
 
+def test_paths_may_be_path_objects(pairs):
+    results = load_both(item(pairs, img_path=pairs.image('a'), seg_map_path=pairs.mask('a')))
+    assert results['img'].shape[:2] == results['gt_seg_map'].shape == (24, 32)
+
+
 def test_mask_values(pairs):
     results = load_both(item(pairs))
     assert results['gt_seg_map'][0].tolist() == [255] * 8 + [0] * 8 + [1] * 8 + [2] * 8

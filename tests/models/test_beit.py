@@ -56,32 +56,27 @@ def test_shared_table_equals_the_same_table_in_every_layer():
     torch.testing.assert_close(shared(img)[0], layered(img)[0])
 
 
-def test_kept_bias_follows_the_weights_and_the_grid():
+@pytest.mark.parametrize('name', ['bias_for', 'blocks_for'])
+def test_what_is_kept_follows_the_weights_and_the_grid(name):
     attn = tiny().layers[0].attn
-    table = attn.relative_position_bias_table
-    with torch.no_grad():
-        first = attn.bias_for((4, 4), torch.float32)
-        assert attn.bias_for((4, 4), torch.float32) is first
-        table.mul_(2)
-        torch.testing.assert_close(attn.bias_for((4, 4), torch.float32), 2 * first)
-        table.data = torch.ones_like(table)
-        assert (attn.bias_for((4, 4), torch.float32) == 1).all()
-        assert attn.bias_for((5, 3), torch.bfloat16).shape == (4, 16, 16)
+    make, table = getattr(attn, name), attn.relative_position_bias_table
 
+    def made(grid=(4, 4), dtype=torch.float32):
+        make(grid, dtype)
+        return attn.kept_tensors()
 
-def test_kept_blocks_follow_the_weights_and_the_grid():
-    attn = tiny().layers[0].attn
-    table = attn.relative_position_bias_table
     with torch.no_grad():
-        kept = attn.blocks_for((4, 4), torch.float32)
-        assert attn.blocks_for((4, 4), torch.float32) is kept
-        assert attn.kept_tensors() == [*kept]
-        first = [tensor.clone() for tensor in kept]
+        first = made()
+        assert all(again is tensor for again, tensor in zip(made(), first, strict=True))
+        first = [tensor.clone() for tensor in first]
         table.mul_(2)
-        for actual, expected in zip(attn.blocks_for((4, 4), torch.float32), first, strict=True):
+        for actual, expected in zip(made(), first, strict=True):
             torch.testing.assert_close(actual, 2 * expected)
-        blocks, cls_rows = attn.blocks_for((5, 3), torch.bfloat16)
-        assert blocks.shape == (4, 3, 9 * 3) and blocks.dtype == cls_rows.dtype == torch.bfloat16
+        table.data = torch.ones_like(table)
+        assert all((tensor == 1).all() for tensor in made())
+        shapes = dict(bias_for=[(4, 16, 16)], blocks_for=[(4, 3, 9 * 3), (3, 4)])[name]
+        assert [tuple(tensor.shape) for tensor in made((5, 3), torch.bfloat16)] == shapes
+        assert {tensor.dtype for tensor in attn.kept_tensors()} == {torch.bfloat16}
 
 
 def test_predictions_follow_an_optimizer_step_and_a_loaded_state():

@@ -63,6 +63,15 @@ def test_taken_for_plain_predictions_only(calls):
 
 
 @needs_onednn
+def test_a_bias_alone_gets_its_gradient(calls):
+    layer = nn.Linear(256, 256)
+    layer.weight.requires_grad_(False)
+    linear.linear(layer, torch.randn(3, 256)).sum().backward()
+    assert not calls
+    torch.testing.assert_close(layer.bias.grad, torch.full((256,), 3.0))
+
+
+@needs_onednn
 def test_mlp_predicts_what_it_trains_with(calls):
     mlp, x = FeedForward(256, 512), torch.randn(2, 5, 256)
     expected = mlp(x)

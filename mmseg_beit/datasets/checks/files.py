@@ -47,7 +47,7 @@ def read_bytes(path: str, what: str, backend_args: dict | None = None) -> bytes:
         InputError: It cannot be read, or is empty.
     """
     try:
-        if backend_args is None and '://' not in path:  # A local file: no need to look for its backend.
+        if backend_args is None and '://' not in str(path):  # A local file: no need to look for its backend.
             with open(path, 'rb') as file:
                 content = file.read()
         else:

@@ -41,18 +41,20 @@ def linear(layer: nn.Module, x: Tensor, gelu: bool = False) -> Tensor:
 
 def linear_of(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """As :func:`linear` from the weight (O, C) and the bias (O,)."""
-    if _is_plain_prediction(x, weight) and _chosen() == 'oneDNN':
+    if _is_plain_prediction(x, weight, bias) and _chosen() == 'oneDNN':
         return _by_onednn(x, weight, bias, gelu)
     out = F.linear(x, weight, bias)
     return F.gelu(out) if gelu else out
 
 
-def _is_plain_prediction(x: Tensor, weight: Tensor) -> bool:
+def _is_plain_prediction(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    # A bias alone can want a gradient too.
+    wants_grad = any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias))
     return (
         x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
         and min(weight.shape) >= _LEAST_WIDTH
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not (torch.is_grad_enabled() and wants_grad)
         and not torch.is_autocast_enabled('cpu')
         and not torch.compiler.is_compiling()
         and not is_exporting()
