@@ -312,6 +312,12 @@ def test_reduced_decoding_of_a_bad_file(pairs, spoil):
         LoadImageFromFile(enough_for=(20, 20))(item(pairs))
 
 
+@pytest.mark.parametrize('enough_for', [512, (512,), (0, 512), (1, 2, 3)])
+def test_reduced_decoding_wants_two_sides(enough_for):
+    with pytest.raises(InputError, match=r'must be two sides in pixels: \(long, short\)'):
+        LoadImageFromFile(enough_for=enough_for)
+
+
 def test_reduced_decoding_of_grey_pictures_is_refused():
     with pytest.raises(InputError, match='leave out color_type'):
         LoadImageFromFile(color_type='grayscale', enough_for=(20, 20))

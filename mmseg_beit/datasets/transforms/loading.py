@@ -41,11 +41,16 @@ class LoadImageFromFile(_LoadImageFromFile):
             decoding. ``None``, the default, decodes whole files. For colour pictures by OpenCV.
 
     Raises:
-        InputError: ``enough_for`` with another ``color_type`` than ``'color'`` or another backend than ``'cv2'``.
+        InputError: ``enough_for`` is no pair of sides, or comes with another ``color_type`` than ``'color'`` or another
+            backend than ``'cv2'``.
     """
 
     def __init__(self, *args, enough_for: tuple[int, int] | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if enough_for is not None and not (np.shape(enough_for) == (2,) and min(enough_for) > 0):
+            raise InputError(
+                f'enough_for={enough_for!r} of LoadImageFromFile must be two sides in pixels: (long, short)'
+            )
         self.enough_for = None if enough_for is None else tuple(sorted(enough_for, reverse=True))
         if enough_for is not None and (self.color_type, self.imdecode_backend) != ('color', 'cv2'):
             raise InputError(

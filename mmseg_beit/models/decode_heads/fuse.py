@@ -86,7 +86,7 @@ class Fusible:
             setattr(module, name, value)
         if self.is_fused:
             self._loading_hook.remove()
-            for weight, requires_grad in self._laid_out:
+            for weight, requires_grad in reversed(self._laid_out):  # A shared one was met twice.
                 weight.data = weight.data.contiguous()
                 weight.requires_grad_(requires_grad)
         self._originals = None
