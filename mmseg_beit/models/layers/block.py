@@ -74,8 +74,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Float (B, N, D) to the same shape."""
-        *stages, last, drop = self.layers
-        first, act, inner_drop = stages.pop()
+        *stages, (first, act, inner_drop), last, drop = self.layers
         for stage in stages:
             x_BND = stage(x_BND)
         exact_gelu = type(act) is nn.GELU and act.approximate == 'none' and type(last) is nn.Linear
