@@ -66,3 +66,17 @@ def test_windows_add_up():
     expected[:, :, :16] += resized(left, (10, 16))
     expected[:, :, 12:] += resized(right, (10, 16))
     torch.testing.assert_close(LogitMap(pieces).logits(), expected / count, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_classes', [5, 70])
+def test_autocast_changes_neither_logits_nor_labels(num_classes):
+    """Half precision would make neighbouring logits equal, of which the first class then wins."""
+    small = 30 + torch.rand(6, 9, num_classes)
+    small.requires_grad_()
+    picture = make_map(small, (24, 40))
+    expected = F.interpolate(resized(small, (24, 40))[None], size=(31, 17), mode='bilinear', align_corners=False)[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        resized_picture = picture.resize(31, 17, align_corners=False)
+        logits, labels = resized_picture.logits(), resized_picture.labels()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    assert torch.equal(labels, expected.argmax(0))
