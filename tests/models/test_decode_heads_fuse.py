@@ -86,6 +86,21 @@ def test_fusing_holds_little_beside_the_weights(model):
     )
 
 
+def test_fused_weights_are_frozen_and_come_back_as_they_were(model):
+    """What bfloat16 predictions make of a frozen weight is kept."""
+    model.to(memory_format=torch.channels_last)
+    model.neck.requires_grad_(False)
+    before = [(p.requires_grad, p.stride(), p.clone()) for p in model.parameters()]
+    model.fuse()
+    convs = [module for module in model.decode_head.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert convs and all(not conv.weight.requires_grad for conv in convs if conv is not model.decode_head.conv_seg)
+    model.unfuse()
+    for p, (requires_grad, strides, value) in zip(model.parameters(), before, strict=True):
+        assert p.requires_grad == requires_grad
+        assert p.stride() == strides
+        assert torch.equal(p, value)
+
+
 def test_unfusing_restores_every_bit(model, image):
     state = copy.deepcopy(model.state_dict())
     with torch.no_grad():

@@ -54,7 +54,7 @@ class Fusible:
     """
 
     _originals: list[tuple[nn.Module, str, object]] | None = None
-    _laid_out: list[tuple[nn.Parameter, bool]]
+    _frozen: list[tuple[nn.Parameter, bool, tuple[int, ...]]]
 
     @property
     def is_fused(self) -> bool:
@@ -67,7 +67,7 @@ class Fusible:
         if self.is_fused:
             return self
         self.eval()
-        self._originals, self._laid_out = [], []
+        self._originals, self._frozen = [], []
         for module in list(self.modules()):
             if isinstance(module, ConvModule):
                 self._fuse_conv_module(module)
@@ -86,8 +86,10 @@ class Fusible:
             setattr(module, name, value)
         if self.is_fused:
             self._loading_hook.remove()
-            for weight, requires_grad in reversed(self._laid_out):  # A shared one was met twice.
-                weight.data = weight.data.contiguous()
+            for weight, requires_grad, strides in reversed(self._frozen):  # A weight may be there twice.
+                if weight.stride() != strides:
+                    plain = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device)
+                    weight.data = plain.copy_(weight.data)
                 weight.requires_grad_(requires_grad)
         self._originals = None
         return self
@@ -129,8 +131,12 @@ class Fusible:
     def _lay_out(self, weight: nn.Parameter) -> None:
         if weight.device.type != 'cpu':  # Elsewhere the plain convolution may be chosen, whose libraries have layouts.
             return
-        self._laid_out.append((weight, weight.requires_grad))
+        self._freeze(weight)
         weight.data = in_order_of_taps(weight.data)
+
+    def _freeze(self, weight: nn.Parameter) -> None:
+        """What is made from a frozen weight, such as its bfloat16 form, is made once (see ``kept``)."""
+        self._frozen.append((weight, weight.requires_grad, weight.stride()))
         weight.requires_grad_(False)
 
     def _set_conv(self, conv: nn.Module, weight: Tensor, bias: Tensor) -> None:
@@ -149,6 +155,7 @@ class Fusible:
         if not (module.with_norm and in_order and _foldable(module.conv, module.norm)) or module.with_spectral_norm:
             return
         if max(module.conv.kernel_size) > 1:
+            self._freeze(module.conv.weight)
             self._replace(module, module.norm_name, ChannelAffine(module.norm, module.conv.weight.dtype))
         else:
             self._fuse_norm(module.conv, module.norm)
