@@ -55,10 +55,15 @@ class ResizedOnDemand:
         height, width = self.source.shape[:2]
         row_map = cv2.resize(np.arange(height, dtype=np.int32)[:, None], (1, self.size[0]), interpolation=0)
         column_map = cv2.resize(np.arange(width, dtype=np.int32)[None], (self.size[1], 1), interpolation=0)
-        part = self.source[row_map[slice(*rows), 0]]
-        if part.ndim == 2:  # Lines are copied whole: two transpositions take less time than single pixels.
-            return cv2.transpose(cv2.transpose(part)[column_map[0, slice(*columns)]])
-        return part[:, column_map[0, slice(*columns)]]
+        row_map, column_map = row_map[slice(*rows), 0], column_map[0, slice(*columns)]
+        if self.ndim == 3 or not row_map.size or not column_map.size:
+            return self.source[row_map][:, column_map]
+        # Lines are copied whole: two transpositions take less time than single pixels.
+        top, left = row_map[0], column_map[0]
+        block = self.source[top : row_map[-1] + 1, left : column_map[-1] + 1]
+        if len(block) < len(row_map):  # Rows are repeated, so that they come last.
+            return cv2.transpose(cv2.transpose(block)[column_map - left])[row_map - top]
+        return cv2.transpose(cv2.transpose(block[row_map - top])[column_map - left])
 
     def _bilinear(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         ratios = [after / before for after, before in zip(self.size, self.source.shape, strict=False)]
