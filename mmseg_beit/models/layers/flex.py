@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from .kept import constant
 from .position import NUM_CLS_ROWS
 
 
@@ -66,19 +67,9 @@ def _compiled() -> Callable[..., Tensor]:
     return torch.compile(_attend)
 
 
+@constant(maxsize=64)
 def _places(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """int32 (N,) for queries and for keys, whose difference is the row of a patch offset behind the class token's."""
-    return _make_places(h, w, device) if torch.compiler.is_compiling() else _kept_places(h, w, device)
-
-
-@lru_cache(maxsize=64)
-def _kept_places(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    # Kept tensors must be usable in training, whoever asks first.
-    with torch.inference_mode(mode=False):
-        return _make_places(h, w, device)
-
-
-def _make_places(h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
     y = torch.arange(h, dtype=torch.int32, device=device).unsqueeze(1)
     x = torch.arange(w, dtype=torch.int32, device=device)
     place = torch.nn.functional.pad((y * (2 * w - 1) + x).flatten(), (1, 0))

@@ -4,10 +4,10 @@ Resizing an image bilinearly is out = A image B^T with banded matrices A (H, h) 
 be joined, cropped, averaged and taken transposed without making the pictures in between.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from .kept import constant
 
 
 def interpolation_reads(src: int, dst: int, align_corners: bool) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def interpolation_reads(src: int, dst: int, align_corners: bool) -> tuple[Tensor
     return left, (position - left).clamp_(0.0, 1.0)
 
 
-@lru_cache(maxsize=256)
+@constant(maxsize=256)
 def interpolation_matrix(src: int, dst: int, align_corners: bool) -> Tensor:
     """The matrix of ``torch.nn.functional.interpolate(mode='bilinear', size=...)`` along one axis.
 

@@ -1,14 +1,18 @@
-"""What is made from a frozen tensor, kept as long as that lives and stays the same."""
+"""What is made once: from a frozen tensor, kept as long as that lives and stays the same, or from a few numbers."""
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .tracing import is_watched
+
 Made = TypeVar('Made')
+Arguments = ParamSpec('Arguments')
 
 _KEPT = WeakTensorKeyDictionary()
 
@@ -36,6 +40,36 @@ def kept(tensor: Tensor, name: Hashable, make: Callable[[], Made]) -> Made:
         with torch.inference_mode(mode=False), torch.no_grad():
             results[name] = version, make()
     return results[name][1]
+
+
+def constant(
+    maxsize: int,
+) -> Callable[[Callable[Arguments, Made]], Callable[Arguments, Made]]:
+    """Lets a function remember the tensors that follow from its arguments, which must be hashable.
+
+    Whoever asks first, they are ordinary tensors: usable in training after a call in inference mode, on the CPU unless
+    the function names a device. Nothing is remembered in graphs and under dispatch modes: of fake tensors, say.
+
+    Args:
+        maxsize: How many results are kept.
+    """
+
+    def decorate(function: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+        @lru_cache(maxsize)
+        def make(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+            with torch.inference_mode(mode=False), torch.device('cpu'):
+                return function(*args, **kwargs)
+
+        @wraps(function)
+        def remembered(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+            # The first question must be the compiler's, which knows the answer.
+            if torch.compiler.is_compiling() or is_watched():
+                return function(*args, **kwargs)
+            return make(*args, **kwargs)
+
+        return remembered
+
+    return decorate
 
 
 def held_bytes(model: nn.Module) -> int:

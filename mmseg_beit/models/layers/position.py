@@ -13,13 +13,12 @@ differentiable.
 NOTE(reference): the official code handles square grids only; here each axis has its own progression.
 """
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .kept import constant
 from .tracing import is_exporting
 
 Grid = tuple[int, int]
@@ -96,7 +95,7 @@ def _spline_weights(nodes: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return weights + cubic * ((a**3 - a)[:, None] * second[left] + (b**3 - b)[:, None] * second[left + 1])
 
 
-@lru_cache(maxsize=64)
+@constant(maxsize=64)
 def axis_weights(src: int, dst: int) -> Tensor:
     """Resizing matrix (2 dst - 1, 2 src - 1), float64, for the offsets of one axis from ``src`` patches to ``dst``."""
     if src == dst:

@@ -7,7 +7,7 @@ Shape suffixes: h, w a map's pixels, H, W the output's, C channels in, O channel
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .choice import choose
 from .interpolation import interpolation_matrix
+from .kept import constant
 from .tracing import is_exporting
 
 # On a GPU predictions go by the rule for this many calls with one shape: pictures of a size of their own each would be
@@ -29,7 +30,7 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
 
 
-@lru_cache(maxsize=256)
+@constant(maxsize=256)
 def tap_matrix(src: int, dst: int, align_corners: bool, kernel: int) -> Tensor:
     """Resizing and convolving along one axis as a matrix over the taps.
 
@@ -84,7 +85,7 @@ def _matrices_like(m: Tensor, kernel: int, height: int, width: int, align_corner
     return _matrices_on(m.device, m.dtype, tuple(m.shape[2:]), kernel, height, width, align_corners)
 
 
-@lru_cache(maxsize=64)
+@constant(maxsize=64)
 def _matrices_on(
     device: torch.device,
     dtype: torch.dtype,
@@ -94,11 +95,9 @@ def _matrices_on(
     width: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    # Kept tensors must be usable in training, whoever asks first.
-    with torch.inference_mode(mode=False):
-        like = torch.empty(1, 1, *map_size, device='meta')
-        rows, cols = tap_matrices(like, kernel, height, width, align_corners)
-        return rows.to(device, dtype), cols.to(device, dtype)
+    like = torch.empty(1, 1, *map_size, device='meta')
+    rows, cols = tap_matrices(like, kernel, height, width, align_corners)
+    return rows.to(device, dtype), cols.to(device, dtype)
 
 
 def taps_are_faster(m: Tensor, weight: Tensor, size: tuple[int, int], align_corners: bool, by_rule: bool) -> bool:

@@ -92,7 +92,7 @@ def _reads(matrices: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor
     last = stack.shape[2] - 1 - filled.flip(2).int().argmax(2)
     some = filled.any(2)
     num_reads = int(((last - first + 1) * some).max().clamp(min=1))
-    columns = first.unsqueeze(2) + torch.arange(num_reads)
+    columns = first.unsqueeze(2) + torch.arange(num_reads, device=stack.device)
     weight = stack.gather(2, columns.clamp(max=stack.shape[2] - 1)) * (columns < stack.shape[2])
     first = first.where(some, -1).int()
     which = torch.tensor([place[id(matrix)] for matrix in matrices], dtype=torch.int32)

@@ -9,17 +9,17 @@ Shape suffixes: H, W pixels, C channels in, O channels out, t tiles (4 x 4 pixel
 6 x 6 tile.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
+
+from .kept import constant
 
 # Scratch of one strip of tiles, in bytes. Blocks beyond 32 MB come fresh from the system at every allocation (glibc),
 # and zeroing their pages takes longer than the transforms that fill them.
 _SCRATCH_BYTES = 28 << 20
 
 
-@lru_cache
+@constant(maxsize=8)
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices of the transforms of outputs (4, 6), weights (6, 3) and inputs (6, 6)."""
     outputs = [

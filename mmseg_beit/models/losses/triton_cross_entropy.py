@@ -8,7 +8,6 @@ gradient at every run. All arithmetic is float32, whatever the logits are.
 Shape suffixes: B images, K classes, h x w logits, H x W labels.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..layers.interpolation import interpolation_reads
+from ..layers.kept import constant
 
 # Pixels (backward: logits) and classes of one program: about 100 registers a thread, so that several share a processor.
 _FORWARD_BLOCK = (32, 16)
@@ -38,17 +38,15 @@ class _Axis(NamedTuple):
     """The most pixels of any logit."""
 
 
-@lru_cache(maxsize=64)
+@constant(maxsize=64)
 def _axis(src: int, dst: int, align_corners: bool, device: torch.device) -> _Axis:
-    # Kept tensors must be usable in training, whoever asks first.
-    with torch.inference_mode(mode=False):
-        left, fraction = interpolation_reads(src, dst, align_corners)
-        logits = torch.arange(src)
-        # Positions ascend: the readers of a logit are those with left == logit - 1 or left == logit.
-        first = torch.searchsorted(left, logits - 1)
-        end = torch.searchsorted(left, logits, right=True)
-        reach = int((end - first).max())
-        return _Axis(*(x.to(device) for x in (left.int(), fraction, first.int(), end.int())), reach)
+    left, fraction = interpolation_reads(src, dst, align_corners)
+    logits = torch.arange(src)
+    # Positions ascend: the readers of a logit are those with left == logit - 1 or left == logit.
+    first = torch.searchsorted(left, logits - 1)
+    end = torch.searchsorted(left, logits, right=True)
+    reach = int((end - first).max())
+    return _Axis(*(x.to(device) for x in (left.int(), fraction, first.int(), end.int())), reach)
 
 
 @triton.jit

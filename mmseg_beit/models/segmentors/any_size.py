@@ -112,12 +112,12 @@ class AnySizeInference:
 def _place(matrix: Tensor, starts: list[int], length: int) -> list[Tensor]:
     """Matrices (length, h) that put windows at their starts along one axis and average where they overlap."""
     crop = len(matrix)
-    coverage = torch.zeros(length)
+    coverage = matrix.new_zeros(length)
     for start in starts:
         coverage[start : start + crop] += 1
     placed = []
     for start in starts:
-        whole = torch.zeros(length, matrix.shape[1])
+        whole = matrix.new_zeros(length, matrix.shape[1])
         whole[start : start + crop] = matrix / coverage[start : start + crop, None]
         placed.append(whole)
     return placed

@@ -1,0 +1,85 @@
+"""The networks' way over a GPU, walked with fake CUDA tensors: no operator meets tensors of two devices.
+
+Fake tensors have shapes, dtypes and devices but no numbers. Autograd needs the device itself, so this is forward only.
+"""
+
+import importlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.models import segmentor_config
+from mmseg_beit.registry import MODELS
+
+
+@pytest.fixture(params=['float32', 'bfloat16'])
+def precision(request) -> Iterator[None]:
+    """Autocast for CUDA without CUDA, which ``torch.autocast`` refuses."""
+    dtype = torch.get_autocast_dtype('cuda')
+    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    torch.set_autocast_enabled('cuda', request.param == 'bfloat16')
+    yield
+    torch.set_autocast_enabled('cuda', False)
+    torch.set_autocast_dtype('cuda', dtype)
+
+
+def make_model(head: str) -> nn.Module:
+    config = segmentor_config('base', tiny=True)
+    if head == 'SETRUPHead':
+        config['decode_head'] = dict(
+            type=head, in_channels=32, channels=16, in_index=3, num_classes=150, num_convs=2, norm_cfg=dict(type='BN'),
+            align_corners=False,
+        )  # fmt: skip
+    with DefaultScope.overwrite_default_scope('mmseg_beit'):
+        return MODELS.build(config)
+
+
+def move(model: nn.Module) -> None:
+    """To a fake GPU, inside the mode."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                fake = torch.empty_strided(parameter.shape, parameter.stride(), device='cuda')
+                module._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device='cuda')
+
+
+@pytest.mark.usefixtures('precision')
+@pytest.mark.parametrize('kernels', [False, True])
+@pytest.mark.parametrize('head', ['UPerHead', 'SETRUPHead'])
+def test_training(head, kernels, monkeypatch):
+    loss = importlib.import_module('mmseg_beit.models.losses.upsampled_cross_entropy')
+    monkeypatch.setattr(loss, 'use_triton', lambda x: kernels)
+    model = make_model(head).train()
+    with FakeTensorMode():
+        move(model)
+        img = torch.empty(2, 3, 64, 64, device='cuda')
+        labels = torch.empty(2, 1, 64, 64, dtype=torch.int64, device='cuda')
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+        for value in model.loss(img, samples).values():
+            assert value.device.type == 'cuda'
+            assert value.dtype == torch.float32
+
+
+@pytest.mark.usefixtures('precision')
+@pytest.mark.parametrize('fused', [False, True])
+@pytest.mark.parametrize('head', ['UPerHead', 'SETRUPHead'])
+def test_prediction(head, fused):
+    model = make_model(head).eval()
+    if fused:
+        model.fuse()
+    with FakeTensorMode(), torch.no_grad():
+        move(model)
+        small, rows, cols = model._small_logits(torch.empty(2, 3, 72, 104, device='cuda'))
+        assert small.device.type == 'cuda'
+        assert small.dtype == torch.float32
+        assert rows.device.type == cols.device.type == 'cpu'
+        assert (rows.shape[1], cols.shape[1]) == small.shape[1:3]
