@@ -98,3 +98,42 @@ def test_training_with_it_on_a_cpu_is_refused_in_a_sentence():
     attention = Attention(16, 2, (2, 3), impl='flex')
     with pytest.raises(InputError, match=r"attn_impl='flex' trains on a GPU only.*set attn_impl='auto'"):
         attention(torch.randn(1, 7, 16, requires_grad=True), (2, 3))
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_bias_that_is_trained_keeps_cudnn_away(training, monkeypatch):
+    """torch prefers its kernel on Hopper, though it is not differentiable with respect to the bias."""
+    allowed = []
+
+    def spy(q, k, v, attn_mask, dropout_p):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+        return torch.empty_like(q)
+
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', spy)
+    with FakeTensorMode(), torch.device('cuda'), torch.set_grad_enabled(training):
+        Attention(16, 2, (3, 4))(torch.empty(1, 13, 16), (3, 4))
+    assert allowed == [not training]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_cudnn_has_no_gradient_for_a_bias():
+    """Where this fails torch has learnt it, and the exception in ``Attention`` may go."""
+    with FakeTensorMode(), torch.device('cuda'):
+        q, k, v = (torch.empty(1, 2, 16, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+        bias = torch.empty(1, 2, 16, 16, dtype=torch.bfloat16, requires_grad=True)
+        with pytest.raises(RuntimeError, match='not differentiable with respect to argument'):
+            torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, bias, True)
+
+
+def test_choosing_kernels_leaves_one_graph():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def attend(q):
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            return torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=q @ q.transpose(2, 3))
+
+    q = torch.randn(1, 2, 6, 8, requires_grad=True)
+    compiled = torch.compile(attend, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(compiled(q), attend(q))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .choice import choose
 from .dynamic import OpenGridBias
@@ -178,8 +179,19 @@ class Attention(RelativePosition):
             out_BnNd = flex_attend(q_BnNd, k_BnNd, v_BnNd, position.table_for(grid, torch.float32), *grid)
         else:
             bias = None if position is None else position.bias_for(grid, q_BnNd.dtype).unsqueeze(0)
-            out_BnNd = F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
+            out_BnNd = _sdpa(q_BnNd, k_BnNd, v_BnNd, bias, dropout)
         return self.proj_drop(linear(self.proj, out_BnNd.transpose(1, 2).flatten(2)))
+
+
+def _sdpa(q_BnNd: Tensor, k_BnNd: Tensor, v_BnNd: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Attention by those of torch's kernels that can do what is asked."""
+    taking_gradients = torch.is_grad_enabled() and bias is not None and (q_BnNd.requires_grad or bias.requires_grad)
+    if not (taking_gradients and q_BnNd.is_cuda):
+        return F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
+    # NOTE(torch): since 2.11 cuDNN's kernel comes first on Hopper, though it has no gradient for a bias and raises
+    # (seen in 2.11 and 2.14), and may give queries a gradient that is no number beside one (pytorch/pytorch#196678).
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
 
 
 def _fastest_impl(position: RelativePosition, q: Tensor, grid: Grid) -> str:
@@ -229,7 +241,7 @@ def trial(
     def run() -> None:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if impl == 'sdpa':
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=position.bias_for(grid, dtype).unsqueeze(0))
+            out = _sdpa(q, k, v, position.bias_for(grid, dtype).unsqueeze(0))
         elif impl == 'flex':
             out = flex_attend(q, k, v, position.table_for(grid, torch.float32), *grid)
         else:
