@@ -47,6 +47,38 @@ def test_one_that_fails_is_left_out_and_told(caplog):
     assert caplog.records[0].getMessage().endswith('broken failed (no compiler here)')
 
 
+def test_one_with_other_numbers_is_left_out_and_told(caplog):
+    caplog.set_level(logging.INFO, 'mmseg_beit')
+    right = torch.randn(3, 100)
+
+    def returning(value, seconds=0.0):
+        return lambda: lambda: (time.sleep(seconds), right, value)
+
+    close, wrong = right * 1.01, right.clone()
+    wrong[0] += 1
+    candidates = dict(wrong=returning(wrong), nan=returning(right * torch.nan), close=returning(close))
+    assert choose('key', candidates | dict(rule=returning(right, 0.01)), CPU, rule='rule') == 'close'
+    said = caplog.records[0].getMessage()
+    assert 'wrong failed (its numbers are not those of rule)' in said
+    assert 'nan failed (its numbers are not those of rule)' in said
+
+
+def test_a_measurement_of_attention_sees_a_lost_gradient(monkeypatch):
+    """A kernel that forgets the table's gradient must not be taken for its speed."""
+
+    def forgetful(q, k, v, table, h, w):
+        return attention_module.toeplitz_attention(q, k, v, table.detach() + 0 * table, h, w)
+
+    monkeypatch.setattr(attention_module, 'flex_attend', forgetful)
+    make = {
+        impl: lambda impl=impl: trial(impl, torch.Size((2, 2, 13, 8)), (3, 4), torch.float32, CPU, True)
+        for impl in ('flex', 'toeplitz', 'sdpa')
+    }
+    seconds, failures = choice._measure(make, CPU, lambda *_: 1.0, rule='sdpa')
+    assert list(seconds) == ['toeplitz', 'sdpa']
+    assert failures == {'flex': 'its numbers are not those of sdpa'}
+
+
 def test_without_any_that_works_the_rule_holds():
     assert choose('key', dict(a=refuse, b=refuse), CPU, rule='b') == 'b'
     assert choices() == {'key': 'b'}
@@ -54,7 +86,7 @@ def test_without_any_that_works_the_rule_holds():
 
 def test_a_near_tie_goes_to_the_first():
     def scripted(seconds):
-        return choose(tuple(seconds), dict.fromkeys(seconds, lambda: None), CPU, 'none', timer=lambda *_: times.pop(0))
+        return choose(tuple(seconds), dict.fromkeys(seconds, lambda: list), CPU, 'none', timer=lambda *_: times.pop(0))
 
     times = [1.00, 0.98]
     assert scripted(dict(first=1.00, second=0.98)) == 'first'
@@ -123,9 +155,9 @@ def test_attention_is_measured_on_what_it_runs(training, monkeypatch):
     }
     state = torch.get_rng_state()
     monkeypatch.setattr(choice, '_REPEATS', 1)
-    seconds, failures = choice._measure(candidates, CPU, choice.seconds_of)
+    seconds, failures = choice._measure(candidates, CPU, choice.seconds_of, rule='sdpa')
     assert failures == {}
-    assert seconds.keys() == candidates.keys()
+    assert list(seconds) == list(candidates)
     assert torch.equal(torch.get_rng_state(), state)  # A seeded run draws what it would have drawn.
 
 

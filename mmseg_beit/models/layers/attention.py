@@ -228,17 +228,18 @@ def trial(
         training: Whether gradients for them and the table are taken; else the bias is made once, as a model keeps it.
 
     Returns:
-        The function to time.
+        The function to time; it gives the output (B, n, N, d) and in training the gradients.
     """
     batch, heads, tokens, width = shape
     generator = torch.Generator(device).manual_seed(0)
     qkv = torch.randn(batch, tokens, 3, heads, width, dtype=dtype, device=device, generator=generator)
     position = RelativePosition(grid, heads).to(device)
     grad_BnNd = qkv[:, :, 0].clone().transpose(1, 2)
+    table = nn.init.normal_(position.relative_position_bias_table, generator=generator)
     qkv.requires_grad_(training)
-    position.requires_grad_(training)
+    table.requires_grad_(training)
 
-    def run() -> None:
+    def run() -> tuple[Tensor, ...]:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if impl == 'sdpa':
             out = _sdpa(q, k, v, position.bias_for(grid, dtype).unsqueeze(0))
@@ -246,8 +247,7 @@ def trial(
             out = flex_attend(q, k, v, position.table_for(grid, torch.float32), *grid)
         else:
             out = toeplitz_attention(q, k, v, position.table_for(grid, dtype), *grid)
-        if training:
-            torch.autograd.grad(out, (qkv, position.relative_position_bias_table), grad_BnNd)
+        return (out.detach(), *torch.autograd.grad(out, (qkv, table), grad_BnNd)) if training else (out,)
 
     if training:
         return run

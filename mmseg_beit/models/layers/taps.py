@@ -139,12 +139,11 @@ def trial(
     m.requires_grad_(training)
     weight.requires_grad_(training)
 
-    def run() -> None:
+    def run() -> tuple[Tensor, ...]:
         if name == 'taps':
             out = plain_far_conv([m], [weight], *size, align_corners)
         else:
             out = F.conv2d(resize(m, size, align_corners), weight, padding=weight_shape[2] // 2)
-        if training:
-            torch.autograd.grad(out, (m, weight), grad)
+        return (out.detach(), *torch.autograd.grad(out, (m, weight), grad)) if training else (out,)
 
     return run if training else torch.no_grad()(run)
