@@ -14,19 +14,15 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.activations import autocast_for_cuda, move_to_fake_gpu
 from benchmarks.models import segmentor_config
 from mmseg_beit.registry import MODELS
 
 
-@pytest.fixture(params=['float32', 'bfloat16'])
+@pytest.fixture(params=[None, torch.bfloat16])
 def precision(request) -> Iterator[None]:
-    """Autocast for CUDA without CUDA, which ``torch.autocast`` refuses."""
-    dtype = torch.get_autocast_dtype('cuda')
-    torch.set_autocast_dtype('cuda', torch.bfloat16)
-    torch.set_autocast_enabled('cuda', request.param == 'bfloat16')
-    yield
-    torch.set_autocast_enabled('cuda', False)
-    torch.set_autocast_dtype('cuda', dtype)
+    with autocast_for_cuda(request.param):
+        yield
 
 
 def make_model(head: str) -> nn.Module:
@@ -40,18 +36,6 @@ def make_model(head: str) -> nn.Module:
         return MODELS.build(config)
 
 
-def move(model: nn.Module) -> None:
-    """To a fake GPU, inside the mode."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                fake = torch.empty_strided(parameter.shape, parameter.stride(), device='cuda')
-                module._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device='cuda')
-
-
 @pytest.mark.usefixtures('precision')
 @pytest.mark.parametrize('kernels', [False, True])
 @pytest.mark.parametrize('head', ['UPerHead', 'SETRUPHead'])
@@ -60,7 +44,7 @@ def test_training(head, kernels, monkeypatch):
     monkeypatch.setattr(loss, 'use_triton', lambda x: kernels)
     model = make_model(head).train()
     with FakeTensorMode():
-        move(model)
+        move_to_fake_gpu(model)
         img = torch.empty(2, 3, 64, 64, device='cuda')
         labels = torch.empty(2, 1, 64, 64, dtype=torch.int64, device='cuda')
         samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
@@ -77,7 +61,7 @@ def test_prediction(head, fused):
     if fused:
         model.fuse()
     with FakeTensorMode(), torch.no_grad():
-        move(model)
+        move_to_fake_gpu(model)
         small, rows, cols = model._small_logits(torch.empty(2, 3, 72, 104, device='cuda'))
         assert small.device.type == 'cuda'
         assert small.dtype == torch.float32
