@@ -1,5 +1,6 @@
 """The rows of a GPU: bfloat16 at its batch, and the parts chosen or written for it. They run on a CPU as well."""
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_beit.engine.amp import AmpOptimWrapper
+from mmseg_beit.engine.compiling import compile_networks
 from mmseg_beit.models.layers.attention import trial
 from mmseg_beit.models.layers.choice import choices
 from mmseg_beit.models.losses import upsampled_cross_entropy
@@ -37,7 +39,7 @@ def _half_rate(bench: 'Bench') -> float:
 
 
 def amp(bench: 'Bench') -> list[Row]:
-    """A training step and predictions in bfloat16, each in its own mixed precision; on a GPU 16 images."""
+    """A training step, eager and on a GPU compiled, and predictions, each in its own bfloat16 mixed precision."""
     batch, side, rate = _batch(bench), bench.side, _half_rate(bench)
     img = bench.image(side, side, batch)
     labels = torch.randint(0, 150, (batch, 1, side, side), generator=torch.Generator().manual_seed(0)).to(bench.device)
@@ -45,10 +47,16 @@ def amp(bench: 'Bench') -> list[Row]:
     # mmengine's own wrapper wants a GPU; on a CPU ours is the same autocast.
     theirs = MMEngineAmpOptimWrapper if _on_gpu(bench) else AmpOptimWrapper
     predictions = _predictions(bench, img, rate)  # Before the steps change the weights.
-    step_ours = _stepper(bench.ours, AmpOptimWrapper, img, samples, fused=True)
-    step_mmseg = _stepper(bench.mmseg, theirs, img, samples)
-    first = f'first loss {step_ours():.5f}, mmseg {step_mmseg():.5f}'
-    row = bench.run(f'training step, {batch} images of {side}, bfloat16', first, ours=step_ours, mmseg=step_mmseg)
+    steps = dict(
+        ours=_stepper(bench.ours, AmpOptimWrapper, img, samples, fused=True),
+        mmseg=_stepper(bench.mmseg, theirs, img, samples),
+    )
+    if _on_gpu(bench):  # On a CPU compiling takes minutes and gains little.
+        compiled = copy.deepcopy(bench.ours)
+        compile_networks(compiled, {})
+        steps['ours, compiled'] = _stepper(compiled, AmpOptimWrapper, img, samples, fused=True)
+    first = 'first loss ' + ', '.join(f'{name} {step():.5f}' for name, step in steps.items())
+    row = bench.run(f'training step, {batch} images of {side}, bfloat16', first, **steps)
     return [_with_images_per_second(row, batch, rate), predictions]
 
 

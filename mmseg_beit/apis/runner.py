@@ -16,6 +16,7 @@ from torch import nn
 
 from ..checkpoint import convert_state_dict, read_state_dict
 from ..checkpoint.safety import STAND_INS, check_pickle
+from ..engine.compiling import compile_networks
 from ..engine.resuming import checkpoints_newest_first, replacing
 from ..engine.sync_batch_norm import replace_sync_batch_norm
 from ..errors import InputError, MissingFileError, sentence
@@ -45,7 +46,9 @@ class BEiTRunner(Runner):
     - looks at a segmentor's data before the first step
       (:class:`~mmseg_beit.datasets.checks.hook.DataCheckHook`);
     - stops at a loss that is not finite (:class:`~mmseg_beit.engine.hooks.NonFiniteLossHook`);
-    - runs several processes on a CPU, with synchronised batch norm.
+    - runs several processes on a CPU, with synchronised batch norm;
+    - compiles the networks rather than the whole step where the config says ``compile``
+      (:mod:`mmseg_beit.engine.compiling`).
 
     Arguments are those of the base class; ``resume`` may also be ``'auto'``.
     """
@@ -137,6 +140,16 @@ class BEiTRunner(Runner):
             self.logger.info(f'--resume: there is no checkpoint in {self.work_dir}, training starts from the beginning')
             self._resume = False
         super().load_or_resume()
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get('compile')
+        if options is None or options is False:
+            return
+        if options is not True and not isinstance(options, dict):
+            raise InputError(f'compile={options!r} must be True, False, or arguments of torch.compile as a dictionary')
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        names = compile_networks(model, {} if options is True else options)
+        self.logger.info(f'{", ".join(names)} are compiled at the first step, which takes minutes')
 
     def _newest_readable(self) -> Path | None:
         """The newest whole checkpoint; the main process chooses for all."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmseg_beit.checkpoint import convert_state_dict, load_checkpoint
+from mmseg_beit.engine.compiling import compile_networks
 from mmseg_beit.errors import InputError
 from mmseg_beit.registry import MODELS
 
@@ -84,6 +85,15 @@ def mmpretrain_model(version):
     parts.head = head(32, 32, loss=dict(type='mmpretrain.CrossEntropyLoss'))
     randomise(parts)
     return parts
+
+
+@pytest.mark.parametrize('version', [1, 2])
+def test_compiled_it_gives_the_same_losses(mim, batch, version):
+    torch._dynamo.reset()
+    model = mim(version)
+    eager = model(**batch, mode='loss')
+    assert 'backbone' in compile_networks(model, dict(backend='aot_eager'))
+    torch.testing.assert_close(model(**batch, mode='loss'), eager, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parity

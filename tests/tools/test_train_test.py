@@ -43,6 +43,18 @@ def test_training_writes_what_it_says_and_learns(tiny, capsys):
     assert 'System environment' in log and 'Hooks will be executed' in log
 
 
+def test_compiled_training_gives_the_same_losses(tiny, capsys):
+    for name, options in dict(eager=['compile=False'], compiled=['compile.backend=aot_eager']).items():
+        options += ['train_cfg.max_iters=3', 'randomness.seed=1']
+        assert tiny.call('train.py', 'tiny.py', '--work-dir', name, '--cfg-options', *options) == 0
+    eager, compiled = (losses(tiny.folder / name) for name in ('eager', 'compiled'))
+    assert list(eager) == list(compiled) == [1, 2, 3]
+    assert list(compiled.values()) == pytest.approx(list(eager.values()), rel=1e-4)
+    assert 'compiled at the first step' in capsys.readouterr().out
+    assert tiny.call('train.py', 'tiny.py', '--work-dir', 'wrong', '--cfg-options', 'compile=3') == 2
+    assert 'compile=3 must be True, False, or arguments of torch.compile' in capsys.readouterr().err
+
+
 def test_a_checkpoint_is_read_without_unpickling_objects(trained):
     content = torch.load(trained.work_dir / 'iter_12.pth', weights_only=True)
     assert content['meta']['iter'] == 12
