@@ -20,9 +20,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmseg_beit.errors import run_tool
+from mmseg_beit.errors import InputError, run_tool
 
 from . import models
+
+HAS_FAKE_GPU = torch.cuda.is_available() or torch.__version__ >= '2.11'
+"""Whether this torch knows fake CUDA tensors: without a GPU older ones (2.7) end the process at the first operator."""
 
 PARTS, REST = ('backbone', 'neck'), 'heads and losses'
 _MODULES_OF_TRITON = 'mmseg_beit.models.losses.upsampled_cross_entropy', 'mmseg_beit.models.layers.logit_map'
@@ -130,6 +133,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if not HAS_FAKE_GPU:
+        raise InputError(
+            f'torch {torch.__version__} has no fake CUDA tensors without a GPU: install torch 2.11 or newer'
+        )
     config = models.segmentor_config(args.size, args.tiny)
     ours = models.build_ours(config)
     ours.backbone.with_cp = args.with_cp

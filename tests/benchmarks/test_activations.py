@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from benchmarks.activations import kept_bytes, main
+from benchmarks.activations import HAS_FAKE_GPU, kept_bytes, main
 from benchmarks.models import build_mmseg, build_ours, segmentor_config
+
+pytestmark = pytest.mark.skipif(not HAS_FAKE_GPU, reason='this torch has no fake CUDA tensors without a GPU')
 
 
 def test_prints_a_table(capsys):

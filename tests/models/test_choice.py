@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.activations import HAS_FAKE_GPU
 from mmseg_beit.models.layers import attention as attention_module
 from mmseg_beit.models.layers import choice
 from mmseg_beit.models.layers.attention import trial
 from mmseg_beit.models.layers.choice import choices, choose, forget_choices
 from mmseg_beit.models.layers.taps import taps_are_faster
+
+needs_fake_gpu = pytest.mark.skipif(not HAS_FAKE_GPU, reason='this torch has no fake CUDA tensors without a GPU')
 
 CPU = torch.device('cpu')
 
@@ -174,6 +177,7 @@ def test_taps_are_measured_on_what_a_head_runs(training):
     assert key[:4] == ('convolution', (1, 64, 6, 6), (64, 64, 3, 3), (60, 60))
 
 
+@needs_fake_gpu
 def test_auto_asks_for_a_measurement_on_a_gpu_only(monkeypatch):
     asked = []
 

@@ -14,9 +14,11 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.activations import autocast_for_cuda, move_to_fake_gpu
+from benchmarks.activations import HAS_FAKE_GPU, autocast_for_cuda, move_to_fake_gpu
 from benchmarks.models import segmentor_config
 from mmseg_beit.registry import MODELS
+
+pytestmark = pytest.mark.skipif(not HAS_FAKE_GPU, reason='this torch has no fake CUDA tensors without a GPU')
 
 
 @pytest.fixture(params=[None, torch.bfloat16])

@@ -9,9 +9,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.activations import HAS_FAKE_GPU
 from mmseg_beit.errors import InputError
 from mmseg_beit.models.layers import Attention, RelativePosition, num_relative_positions, relative_position_bias
 from mmseg_beit.registry import MODELS
+
+needs_fake_gpu = pytest.mark.skipif(not HAS_FAKE_GPU, reason='this torch has no fake CUDA tensors without a GPU')
 
 pytestmark = pytest.mark.filterwarnings('ignore:flex_attention called without torch.compile')
 
@@ -63,6 +66,7 @@ def test_backbone_gives_the_same_features_with_every_implementation(rel_pos):
         torch.testing.assert_close(other, features[0], rtol=1e-5, atol=1e-5)
 
 
+@needs_fake_gpu
 def test_rows_of_the_bias_begin_where_the_kernel_on_a_gpu_wants_them():
     """Else torch's memory-efficient kernel pads a copy of it at every call."""
     with FakeTensorMode():
@@ -100,6 +104,7 @@ def test_training_with_it_on_a_cpu_is_refused_in_a_sentence():
         attention(torch.randn(1, 7, 16, requires_grad=True), (2, 3))
 
 
+@needs_fake_gpu
 @pytest.mark.parametrize('training', [True, False])
 def test_a_bias_that_is_trained_keeps_cudnn_away(training, monkeypatch):
     """torch prefers its kernel on Hopper, though it is not differentiable with respect to the bias."""
@@ -118,6 +123,7 @@ def test_a_bias_that_is_trained_keeps_cudnn_away(training, monkeypatch):
     assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
+@needs_fake_gpu
 def test_cudnn_has_no_gradient_for_a_bias():
     """Where this fails torch has learnt it, and the exception in ``Attention`` may go."""
     with FakeTensorMode(), torch.device('cuda'):
