@@ -185,11 +185,11 @@ class Attention(RelativePosition):
 
 def _sdpa(q_BnNd: Tensor, k_BnNd: Tensor, v_BnNd: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
     """Attention by those of torch's kernels that can do what is asked."""
-    taking_gradients = torch.is_grad_enabled() and bias is not None and (q_BnNd.requires_grad or bias.requires_grad)
-    if not (taking_gradients and q_BnNd.is_cuda):
+    if bias is None or not q_BnNd.is_cuda or is_exporting():
         return F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
     # NOTE(torch): since 2.11 cuDNN's kernel comes first on Hopper, though it has no gradient for a bias and raises
-    # (seen in 2.11 and 2.14), and may give queries a gradient that is no number beside one (pytorch/pytorch#196678).
+    # (seen in 2.11 and 2.14), and may give queries a gradient that is no number beside one (pytorch/pytorch#196678). In
+    # prediction it makes a plan for each new number of tokens, which takes longer than a picture.
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
 
