@@ -69,3 +69,32 @@ def test_prediction(head, fused):
         assert small.dtype == torch.float32
         assert rows.device.type == cols.device.type == 'cpu'
         assert (rows.shape[1], cols.shape[1]) == small.shape[1:3]
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+def test_layout_of_feature_maps(dtype):
+    """Channels last in half precision, as cuDNN's kernels read them."""
+    model = make_model('UPerHead').eval()
+    with FakeTensorMode(), autocast_for_cuda(dtype):
+        move_to_fake_gpu(model)
+        maps = model.backbone(torch.empty(2, 3, 64, 64, device='cuda'))
+        fused = model.decode_head(model.neck(maps))
+    for m in maps:
+        assert m.is_contiguous(memory_format=torch.channels_last if dtype else torch.contiguous_format)
+    assert fused.shape == (2, 150, 16, 16)
+
+
+@pytest.mark.parametrize('head', ['UPerHead', 'SETRUPHead'])
+def test_channels_last_changes_no_number(head, monkeypatch):
+    """What a GPU's layout does to values and gradients, here on the CPU."""
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        monkeypatch.setattr('mmseg_beit.models.backbones.beit._layout_of_maps', lambda x, layout=layout: layout)
+        torch.manual_seed(0)
+        model = make_model(head).eval()
+        out = model.decode_head(model.extract_feat(torch.randn(2, 3, 64, 64)))
+        out.square().mean().backward()
+        results.append([out.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    scale = max(grad.abs().max() for grad in results[0][1:])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=float(1e-5 * scale))
