@@ -124,6 +124,25 @@ def test_a_bias_keeps_cudnn_away(training, monkeypatch):
 
 
 @needs_fake_gpu
+def test_a_bias_trained_behind_frozen_weights(monkeypatch):
+    """torch's backward pass needs queries that take gradients there."""
+    taking = []
+
+    def spy(q, k, v, attn_mask, dropout_p):
+        taking.append((q.requires_grad, attn_mask.requires_grad))
+        return torch.empty_like(q)
+
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', spy)
+    with FakeTensorMode(), torch.device('cuda'):
+        attention = Attention(16, 2, (3, 4)).requires_grad_(False)
+        attention.relative_position_bias_table.requires_grad_()
+        attention(torch.empty(1, 13, 16), (3, 4))
+        with torch.no_grad():
+            attention(torch.empty(1, 13, 16), (3, 4))
+    assert taking == [(True, True), (False, False)]
+
+
+@needs_fake_gpu
 def test_cudnn_has_no_gradient_for_a_bias():
     """Where this fails torch has learnt it, and the exception in ``Attention`` may go."""
     with FakeTensorMode(), torch.device('cuda'):

@@ -190,6 +190,10 @@ def _sdpa(q_BnNd: Tensor, k_BnNd: Tensor, v_BnNd: Tensor, bias: Tensor | None, d
     # NOTE(torch): since 2.11 cuDNN's kernel comes first on Hopper, though it has no gradient for a bias and raises
     # (seen in 2.11 and 2.14), and may give queries a gradient that is no number beside one (pytorch/pytorch#196678). In
     # prediction it makes a plan for each new number of tokens, which takes longer than a picture.
+    if torch.is_grad_enabled() and bias.requires_grad and not q_BnNd.requires_grad:
+        # NOTE(torch): where the bias alone takes a gradient, as behind frozen weights, the backward pass of the
+        # memory-efficient kernel reads what the forward pass left out, and faults (pytorch/pytorch#148476).
+        q_BnNd = q_BnNd.detach().requires_grad_()
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return F.scaled_dot_product_attention(q_BnNd, k_BnNd, v_BnNd, attn_mask=bias, dropout_p=dropout)
 
