@@ -48,6 +48,24 @@ def test_crop(ratio, crop):
         assert next_actual == next_expected  # The generator was used as often.
 
 
+@pytest.mark.parametrize('ignore_index', [255, 0, 4, -100])
+@pytest.mark.parametrize('ratio', [0.9, 0.75, 0.5, 0.3])
+def test_what_counts_as_mixed(ratio, ignore_index):
+    """By mmseg's definition, on masks with few and many classes, even and uneven."""
+    rng = np.random.default_rng(0)
+    crop = ours.RandomCrop(crop_size=(8, 8), cat_max_ratio=ratio, ignore_index=ignore_index)
+    answers = []
+    for i in range(300):
+        values = rng.choice([0, 3, 4, 5, 100, 254, 255], size=rng.integers(1, 8), replace=False)
+        shares = rng.dirichlet(np.full(len(values), 10.0 ** rng.uniform(-1.5, 1)))
+        mask = rng.choice(values, p=shares, size=(33, 47)).astype(np.uint8)
+        labels, counts = np.unique(mask[mask != ignore_index], return_counts=True)
+        expected = len(labels) > 1 and counts.max() / counts.sum() < ratio
+        assert crop._is_mixed(mask) == expected, (i, labels, counts)
+        answers.append(expected)
+    assert 0 < np.mean(answers) < 1
+
+
 def test_crop_of_a_single_label_or_none():
     for mask in (
         np.full((70, 90), 3),

@@ -64,8 +64,15 @@ class RandomCrop(_RandomCrop):
         sample = np.bincount(mask[::16, ::16].ravel(), minlength=256)
         sample[ignored] = 0
         if sample.any():
-            # Mostly the count of one frequent class settles it: the others together are too few.
-            total = mask.size - sum(np.count_nonzero(mask == value) for value in ignored)
+            num_ignored = sum(np.count_nonzero(mask == value) for value in ignored)
+            total = mask.size - num_ignored
+            # Mostly one count settles it: of the labels up to a middle one. No class is larger than its half.
+            ascending = sample.cumsum()
+            middle = ascending.searchsorted(ascending[-1] / 2).astype(np.uint8)
+            count = np.count_nonzero(mask <= middle) - num_ignored * (self.ignore_index <= middle)
+            if max(count, total - count) / total < self.cat_max_ratio:
+                return True
+            # Or the count of one frequent class: the others together are too few.
             count = np.count_nonzero(mask == sample.argmax().astype(np.uint8))
             if count / total >= self.cat_max_ratio:
                 return False
