@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if unknown := [name for name in args.rows if name not in ROWS]:
         raise InputError(f'row {unknown[0]!r} is unknown: choose some of {", ".join(ROWS)}')
+    if args.rounds < 1:
+        raise InputError(f'--rounds {args.rounds}: one round at least')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch sees no GPU here, so leave the option out')
     # The table is wider than what Rich takes for a file or a pipe.

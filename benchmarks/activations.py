@@ -137,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(
             f'torch {torch.__version__} has no fake CUDA tensors without a GPU: install torch 2.11 or newer'
         )
+    if args.batch < 2:
+        raise InputError(f'--batch {args.batch}: batch norm trains on 2 images or more')
     config = models.segmentor_config(args.size, args.tiny)
     ours = models.build_ours(config)
     ours.backbone.with_cp = args.with_cp

@@ -5,6 +5,7 @@ to gain lies in the networks, which it takes without a graph break.
 """
 
 import functools
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,23 +38,24 @@ def compile_networks(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
         raise InputError(f'compile has nothing to do: {type(model).__name__} has no {", ".join(PARTS)}; leave it out')
     for name, part in parts.items():
         for module in part if isinstance(part, nn.ModuleList) else (part,):
-            module.forward = _compiled_in_training(module, name, options)
+            # A method, so that a copy of the module computes with the copy's weights.
+            forward = _compiled_in_training(module.forward.__func__, name, options)
+            module.forward = types.MethodType(forward, module)
     return list(parts)
 
 
-def _compiled_in_training(module: nn.Module, name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    eager = module.forward
+def _compiled_in_training(eager: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         compiled = torch.compile(eager, **options)
     except (TypeError, RuntimeError) as error:
         raise InputError(f'compile={dict(options)} is not what torch.compile takes: {_reason(error)}') from error
 
     @functools.wraps(eager)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if not module.training:
-            return eager(*args, **kwargs)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            return eager(self, *args, **kwargs)
         try:
-            return compiled(*args, **kwargs)
+            return compiled(self, *args, **kwargs)
         except TorchDynamoException as error:
             raise InputError(
                 f'torch cannot compile model.{name} here ({_reason(error)}): leave compile out of the config'

@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.activations import HAS_FAKE_GPU, kept_bytes, main
 from benchmarks.models import build_mmseg, build_ours, segmentor_config
+from mmseg_beit.errors import InputError
 
 pytestmark = pytest.mark.skipif(not HAS_FAKE_GPU, reason='this torch has no fake CUDA tensors without a GPU')
 
@@ -14,6 +15,12 @@ def test_prints_a_table(capsys):
     printed = capsys.readouterr().out
     assert '2 images of 64, bfloat16' in printed
     assert 'heads and losses' in printed
+
+
+@pytest.mark.parametrize('batch', ['1', '0', '-2'])
+def test_too_few_images_are_refused(batch):
+    with pytest.raises(InputError, match=f'--batch {batch}: batch norm trains on 2 images or more'):
+        main(['--batch', batch])
 
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])

@@ -43,6 +43,11 @@ def test_contestants_take_turns(monkeypatch):
     assert [len(found.seconds) for found in results.values()] == [3, 3]
 
 
+def test_no_rounds():
+    with pytest.raises(InputError, match='--rounds 0: one round at least'):
+        main(['import', '--rounds', '0'])
+
+
 def test_unknown_row():
     with pytest.raises(InputError, match="row 'bckbone' is unknown: choose some of import, sample"):
         main(['bckbone'])

@@ -1,5 +1,7 @@
 """The config field ``compile``: networks become graphs while they train, with the same numbers."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.structures import PixelData
@@ -68,6 +70,22 @@ def test_predictions_of_any_size_make_no_graphs(graphs):
         labels = [model.predict(torch.randn(1, 3, *size))[0].pred_sem_seg.data for size in ((64, 64), (70, 45))]
     assert [tuple(label.shape) for label in labels] == [(1, 64, 64), (1, 70, 45)]
     assert found == []
+
+
+def test_a_copy_computes_with_its_own_weights(graphs):
+    """As an average of the weights does."""
+    model = make_segmentor()
+    compile_networks(model, dict(backend=graphs[1]))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    expected = make_segmentor()
+    expected.load_state_dict(other.state_dict())
+    for training in (True, False):
+        img = torch.randn(2, 3, 64, 64)
+        (theirs,), (ours,) = ([m.train(training).backbone(img)[-1]] for m in (expected, other))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_several_auxiliary_heads(graphs):

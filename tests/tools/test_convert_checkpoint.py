@@ -218,13 +218,17 @@ def test_peers_read_converted_files(tmp_path):
     torch.save(dict(model=official_backbone(4)), tmp_path / 'start.pth')
     for to in ('mmseg', 'mmpretrain'):
         convert_checkpoint(tmp_path / 'start.pth', tmp_path / f'{to}.pth', to)
-    peer = mmseg_segmentor().backbone
-    peer.load_state_dict(torch.load(tmp_path / 'mmseg.pth')['state_dict'])
+    mmseg = mmseg_segmentor().backbone
+    mmseg.load_state_dict(torch.load(tmp_path / 'mmseg.pth')['state_dict'])
     from mmpretrain.models.backbones import BEiTViT
 
     arch = dict(embed_dims=WIDTH, num_layers=4, num_heads=HEADS, feedforward_channels=4 * WIDTH)
-    peer = BEiTViT(arch=arch, img_size=32, patch_size=PATCH, out_type='raw')
-    peer.load_state_dict(torch.load(tmp_path / 'mmpretrain.pth')['state_dict'])
+    mmpretrain = BEiTViT(arch=arch, img_size=32, patch_size=PATCH, out_type='raw', final_norm=False)
+    mmpretrain.load_state_dict(torch.load(tmp_path / 'mmpretrain.pth')['state_dict'])
+    images = torch.randn(2, 3, 32, 32)
+    mmseg.eval(), mmpretrain.eval()  # their train() returns nothing
+    tokens = mmpretrain(images)[-1]
+    torch.testing.assert_close(tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4)), mmseg(images)[-1])
 
 
 def test_destinations(official, tmp_path):
